@@ -1,0 +1,124 @@
+"""Values of the semantic view: immutable, typed, hash-consed.
+
+A `Graph` holds each distinct expression once, so common sub-expressions are merged by construction and
+two expressions are equal exactly when they are the same object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+Dim: TypeAlias = int | str
+"""A dimension: a size, or the name of a symbolic size."""
+
+Attr: TypeAlias = "None | bool | int | float | str | tuple[Attr, ...]"
+"""A parameter of a primitive that is not a value: axes, a target dtype, a constant."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """dtype (a name from `stabilize.formats`) and shape of a value."""
+
+    dtype: str
+    shape: tuple[Dim, ...]
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Value:
+    """One expression: a primitive, its operands, its attributes. Compared by identity.
+
+    `index` grows with creation inside one graph, so sorting by it is a topological order.
+    """
+
+    op: str
+    operands: tuple[Value, ...]
+    attrs: tuple[tuple[str, Attr], ...]
+    type: TensorType
+    index: int
+
+    @property
+    def dtype(self) -> str:
+        return self.type.dtype
+
+    @property
+    def shape(self) -> tuple[Dim, ...]:
+        return self.type.shape
+
+    def attr(self, name: str) -> Attr:
+        """The attribute `name`; KeyError when this primitive has none of that name."""
+        for key, value in self.attrs:
+            if key == name:
+                return value
+        raise KeyError(f"{self.op} has no attribute {name!r}")
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """`axes` of a reduction, or the single `axis` as a tuple."""
+        for key, value in self.attrs:
+            if key == "axes" and isinstance(value, tuple):
+                return tuple(a for a in value if isinstance(a, int))
+            if key == "axis" and isinstance(value, int):
+                return (value,)
+        raise KeyError(f"{self.op} has no axes")
+
+    def __repr__(self) -> str:
+        attrs = "".join(f", {k}={v}" for k, v in self.attrs)
+        return f"%{self.index}={self.op}({', '.join(f'%{o.index}' for o in self.operands)}{attrs}):{self.type}"
+
+
+_Key: TypeAlias = tuple[str, tuple[int, ...], tuple[tuple[str, Attr], ...], TensorType, tuple[str, ...]]
+
+
+@final
+class Graph:
+    """A hash-consing store of values. Building is done by `stabilize.graph.build`, which knows the types."""
+
+    def __init__(self) -> None:
+        self._values: list[Value] = []
+        self._table: dict[_Key, Value] = {}
+
+    def intern(
+        self, op: str, operands: tuple[Value, ...], attrs: tuple[tuple[str, Attr], ...], type: TensorType
+    ) -> Value:
+        """The value of this expression, made if it is new."""
+        # repr separates 0.0 from -0.0 and 1 from True, which compare equal as dict keys
+        kinds = tuple(repr(v) for _, v in attrs)
+        key = (op, tuple(o.index for o in operands), attrs, type, kinds)
+        found = self._table.get(key)
+        if found is None:
+            found = Value(op, operands, attrs, type, len(self._values))
+            self._values.append(found)
+            self._table[key] = found
+        return found
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __iter__(self) -> Iterator[Value]:
+        return iter(self._values)
+
+
+def cone(roots: Iterable[Value], leaves: Iterable[Value] = ()) -> list[Value]:
+    """Every value that `roots` depend on, themselves included, not going below `leaves`; topological order."""
+    stop = {leaf.index for leaf in leaves}
+    seen: dict[int, Value] = {}
+    stack = list(roots)
+    while stack:
+        value = stack.pop()
+        if value.index in seen:
+            continue
+        seen[value.index] = value
+        if value.index not in stop:
+            stack.extend(value.operands)
+    return [seen[i] for i in sorted(seen)]
