@@ -1,0 +1,34 @@
+"""What every frontend offers to the pipeline: a view of a host graph, and a way to patch it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from stabilize.graph.value import Value
+from stabilize.graph.view import Replacement, View
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Host(Protocol):
+    """A host graph that has been read. The model it was read from is never modified."""
+
+    @property
+    def kind(self) -> str:
+        """`"fx"` or `"onnx"`: whose operators and whose runtime."""
+        ...
+
+    @property
+    def view(self) -> View:
+        """The semantic view of the graph."""
+        ...
+
+    def patched(self, replacements: Sequence[Replacement]) -> object:
+        """A model of the kind that was given, with `replacements` applied and dead code removed."""
+        ...
+
+    def tensor(self, value: Value) -> torch.Tensor | None:
+        """The data behind a leaf of the view (a weight, buffer or initializer), if the host holds it."""
+        ...
