@@ -1,1 +1,64 @@
-"""stabilize"""
+"""Rewrites PyTorch and ONNX graphs for numerical stability, and proves every rewrite.
+
+    import stabilize
+
+    fixed = stabilize.optimize(model, example_inputs)
+    fixed, report = stabilize.optimize(model, example_inputs, return_report=True)
+    certificate = stabilize.certify(model, fixed, example_inputs)
+
+Importing this package loads nothing else: each name below is imported on first use (PEP 562).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stabilize.api import certify, load, optimize
+    from stabilize.errors import MissingExtraError, ModelError, StabilizeError, UsageError
+    from stabilize.report import Declined, Finding, Report, Rewrite
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Declined",
+    "Finding",
+    "MissingExtraError",
+    "ModelError",
+    "Report",
+    "Rewrite",
+    "StabilizeError",
+    "UsageError",
+    "certify",
+    "load",
+    "optimize",
+]
+
+#: Public name → the module that defines it.
+_HOMES = {
+    "certify": "stabilize.api",
+    "load": "stabilize.api",
+    "optimize": "stabilize.api",
+    "Declined": "stabilize.report",
+    "Finding": "stabilize.report",
+    "Report": "stabilize.report",
+    "Rewrite": "stabilize.report",
+    "MissingExtraError": "stabilize.errors",
+    "ModelError": "stabilize.errors",
+    "StabilizeError": "stabilize.errors",
+    "UsageError": "stabilize.errors",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'stabilize' has no attribute {name!r}")
+    value: object = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
