@@ -1,0 +1,217 @@
+"""The log-domain algebra of linear forms: lse, logaddexp, max, views; and forms turned back into values.
+
+Canonical choices that make equal functions equal objects:
+- what is constant along the axes of a log-sum-exp or a maximum leaves it (this cancels every max-shift);
+- `logsumexp` and `max` atoms keep their axes as size 1;
+- logaddexp(a, b) = b + softplus(a − b), with the softplus oriented so that its first coefficient is positive;
+- a widening cast is the identity on reals and is not seen; views distribute over the sum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import final
+
+from stabilize.errors import ShapeError
+from stabilize.formats import FORMATS
+from stabilize.graph.build import Builder, broadcast, constant_along, element_count
+from stabilize.graph.value import Dim, Value
+from stabilize.passes.linear import Linear
+
+_VIEWS = frozenset({"unsqueeze", "squeeze", "transpose", "slice", "gather", "reshape"})
+
+
+def wider(dtypes: Sequence[str]) -> str:
+    """The format that holds every one of `dtypes`."""
+    names = set(dtypes)
+    if names == {"float16", "bfloat16"}:
+        return "float32"
+    return max(names, key=lambda n: FORMATS[n].precision)
+
+
+@final
+class Algebra:
+    """Operations on linear forms over one graph. Forms carry no shape: callers pass the shape they stand for."""
+
+    def __init__(self, builder: Builder) -> None:
+        self.builder = builder
+        # direct additive expressions the host already computes, so that their rounding is kept
+        self._known: dict[Linear, Value] = {}
+
+    def remember(self, form: Linear, value: Value) -> None:
+        self._known.setdefault(form, value)
+
+    # --- from forms to values -------------------------------------------------------------------------------
+
+    def materialise(self, form: Linear, dtype: str, shape: Sequence[Dim] | None = None) -> Value:
+        """A value of `dtype` that computes `form`; of at least `shape` when that is given."""
+        value = self._sum(form, dtype)
+        if shape is not None and value.shape != tuple(shape):
+            value = self.builder.expand(value, tuple(shape))
+        return value
+
+    def _sum(self, form: Linear, dtype: str) -> Value:
+        b = self.builder
+        known = self._known.get(form)
+        if known is not None and known.dtype == dtype:
+            return known
+        if not form.terms:
+            return b.constant(float(form.constant), dtype)
+        ordered = sorted(form.terms, key=lambda t: (t[1] < 0, t[0].index))
+        total: Value | None = None
+        for atom, k in ordered:
+            total = self._accumulate(total, b.cast(atom, dtype), k)
+        assert total is not None
+        if form.constant:
+            op = "add" if form.constant > 0 else "sub"
+            total = b.apply(op, total, abs(form.constant))
+        return total
+
+    def _accumulate(self, total: Value | None, atom: Value, k: Fraction) -> Value:
+        b = self.builder
+        if total is None:
+            return b.neg(self.times(atom, -k)) if k == -1 else self.times(atom, k)
+        return b.apply("add" if k > 0 else "sub", total, self.times(atom, abs(k)))
+
+    def times(self, atom: Value, k: Fraction) -> Value:
+        """k·atom, dividing when only 1/k is a floating-point number (so that x/3 stays x/3)."""
+        if k == 1:
+            return atom
+        if k == -1:
+            return self.builder.neg(atom)
+        if Fraction(float(k)) != k and Fraction(float(1 / k)) == 1 / k:
+            return self.builder.apply("div", atom, 1 / k)
+        return self.builder.apply("mul", atom, k)
+
+    # --- axes -------------------------------------------------------------------------------------------------
+
+    def pull(self, form: Linear, axes: Sequence[int], rank: int) -> tuple[Linear, Linear]:
+        """(terms that vary along `axes`, terms that do not, with the constant)."""
+        return form.split([a for a in form.atoms if not constant_along(a, axes, rank)])
+
+    def lse(self, form: Linear, axes: Sequence[int], shape: Sequence[Dim]) -> Linear | None:
+        """ln Σ exp(form) over `axes` of a value of `shape`, axes kept. None when a size is not known."""
+        axes = tuple(sorted(axes))
+        if not axes:
+            return form
+        varying, fixed = self.pull(form, axes, len(shape))
+        count = element_count(shape, [a for a in axes if self._flat(varying, a, shape)])
+        if count is None or count == 0:
+            return None
+        fixed = fixed + Linear.number(Fraction(math.log(count)) if count > 1 else Fraction(0))
+        axes = tuple(a for a in axes if not self._flat(varying, a, shape))
+        if not varying.terms or not axes:
+            return fixed + varying
+        inner = varying.single
+        if inner is not None and inner.op == "logsumexp" and inner.type.rank == len(shape):
+            axes = tuple(sorted({*axes, *inner.axes}))
+            varying = Linear.of(inner.operands[0])
+        operand = self._aligned(self.materialise(varying, self.dtype_of(varying)), len(shape))
+        return fixed + Linear.of(self.builder.reduce("logsumexp", operand, axes))
+
+    def _flat(self, form: Linear, axis: int, shape: Sequence[Dim]) -> bool:
+        """Whether `form` is constant along one axis that has more than one element."""
+        return all(constant_along(a, (axis,), len(shape)) for a in form.atoms)
+
+    def max(self, form: Linear, axes: Sequence[int], shape: Sequence[Dim]) -> Linear:
+        """max over `axes`, kept; a positive scale and what is constant along the axes leave it."""
+        varying, fixed = self.pull(form, axes, len(shape))
+        if not varying.terms:
+            return fixed
+        scale = abs(varying.terms[0][1])
+        operand = self._aligned(self.materialise(varying.scale(1 / scale), self.dtype_of(varying)), len(shape))
+        return fixed + Linear.of(self.builder.reduce("max", operand, axes)).scale(scale)
+
+    def topk(self, form: Linear, value: Value) -> Linear | None:
+        """The values chosen by the top-k `value`, applied to a form of its operand's shape."""
+        (axis,) = value.axes
+        varying, fixed = self.pull(form, (axis,), value.type.rank)
+        if not varying.terms:
+            return None
+        operand = self.materialise(varying, self.dtype_of(varying), value.operands[0].shape)
+        return fixed + Linear.of(self.builder.make("topk_values", operand, **dict(value.attrs)))
+
+    def scan(self, op: str, form: Linear, axis: int, shape: Sequence[Dim]) -> Linear:
+        """logcumsumexp, with what is constant along the axis pulled out."""
+        varying, fixed = self.pull(form, (axis,), len(shape))
+        operand = self.materialise(varying, self.dtype_of(varying), shape)
+        return fixed + Linear.of(self.builder.make(op, operand, axis=axis))
+
+    def dtype_of(self, form: Linear) -> str:
+        return wider([a.dtype for a in form.atoms]) if form.terms else "float32"
+
+    def _aligned(self, value: Value, rank: int) -> Value:
+        return self.builder.unsqueeze(value, range(rank - value.type.rank)) if value.type.rank < rank else value
+
+    # --- two terms ----------------------------------------------------------------------------------------------
+
+    def softplus(self, form: Linear) -> Linear:
+        """ln(1 + e^form), oriented: softplus(−d) = softplus(d) − d."""
+        if not form.terms:
+            x = float(form.constant)
+            return Linear.number(Fraction(max(x, 0.0) + math.log1p(math.exp(-abs(x)))))
+        if form.terms[0][1] < 0:
+            return form + self.softplus(form.scale(Fraction(-1)))
+        return Linear.of(self.builder.make("softplus", self.materialise(form, self.dtype_of(form))))
+
+    def logaddexp(self, a: Linear, b: Linear) -> Linear:
+        return b + self.softplus(a - b)
+
+    # --- views ----------------------------------------------------------------------------------------------------
+
+    def view(self, form: Linear, value: Value) -> Linear | None:
+        """The form of `value`, a view whose operand has `form`; None when the view does not distribute."""
+        source = value.operands[0]
+        terms: list[tuple[Value, Fraction]] = []
+        for atom, k in form.terms:
+            moved = self._view_atom(atom, source.shape, value)
+            if moved is None:
+                return None
+            terms.append((moved, k))
+        return Linear.collect(terms, form.constant)
+
+    def _view_atom(self, atom: Value, shape: Sequence[Dim], view: Value) -> Value | None:
+        b, rank = self.builder, len(shape)
+        if view.op == "expand":
+            return atom
+        atom = self._aligned(atom, rank)
+        try:
+            match view.op:
+                case "unsqueeze":
+                    return b.unsqueeze(atom, view.axes)
+                case "squeeze":
+                    return b.squeeze(atom, view.axes)
+                case "transpose":
+                    return b.make("transpose", atom, **dict(view.attrs))
+                case "slice":
+                    flat = constant_along(atom, view.axes, rank)
+                    return atom if flat else b.make("slice", atom, **dict(view.attrs))
+                case "gather":
+                    return self._gather_atom(atom, shape, view)
+                case "reshape" if atom.shape == tuple(shape):
+                    return b.make("reshape", atom, **dict(view.attrs))
+                case _:
+                    return None
+        except ShapeError:
+            return None
+
+    def _gather_atom(self, atom: Value, shape: Sequence[Dim], view: Value) -> Value | None:
+        (axis,) = view.axes
+        index = view.operands[1]
+        others = [i for i in range(len(shape)) if i != axis]
+        if any(index.shape[i] != shape[i] for i in others):
+            return None
+        if constant_along(atom, (axis,), len(shape)):
+            return atom
+        return self.builder.make("gather", self.builder.expand(atom, tuple(shape)), index, axis=axis)
+
+
+def form_shape(form: Linear) -> tuple[Dim, ...]:
+    """The shape that the atoms of `form` broadcast to."""
+    return broadcast([a.shape for a in form.atoms])
+
+
+def is_view(value: Value) -> bool:
+    return value.op in _VIEWS
