@@ -43,6 +43,10 @@ class Algebra:
     def remember(self, form: Linear, value: Value) -> None:
         self._known.setdefault(form, value)
 
+    def known(self, form: Linear) -> Value | None:
+        """The host's own direct expression of `form`, if it has one."""
+        return self._known.get(form)
+
     # --- from forms to values -------------------------------------------------------------------------------
 
     def materialise(self, form: Linear, dtype: str, shape: Sequence[Dim] | None = None) -> Value:

@@ -1,0 +1,388 @@
+"""Emission: from a normal form back to the most accurate values that compute it.
+
+The inverse of reading, and where accuracy is decided. A linear form is split into *terms*, each a fused shape
+with a small error bound of its own (log_softmax, log_sigmoid, softplus, logaddexp, logsumexp), by a bounded
+search for the split with the fewest terms: x − lse(x) is one term, never a difference of two large atoms.
+
+In the linear domain terms with exponent ≤ 0 become factors (softmax, sigmoid); anything else is one exp of the
+whole sum. Half-precision sites compute in float32 and round once, unless a single fused operator does that itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import final
+
+from stabilize.formats import FORMATS, is_float
+from stabilize.graph.build import constant_along
+from stabilize.graph.value import Value
+from stabilize.passes.algebra import is_view
+from stabilize.passes.linear import Linear
+from stabilize.passes.scaled import Engine, Scaled
+
+#: Operators whose half-precision kernels compute in float32 and round once.
+ROUNDS_ONCE = frozenset({"softmax", "log_softmax", "sigmoid", "log_sigmoid", "softplus", "tanh", "expm1", "log1p"})
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A fused shape in the log domain.
+
+    kind "atom": the value itself. "log_softmax": over `axes` of `form`. "sink_softmax": the same with one extra
+    logit `other` in the denominator. "log_sigmoid", "softplus": of `form`. "logaddexp": of `form` and `other`.
+    "logsumexp": over `axes` of `form`, taken apart again. `views` are applied to the result, innermost first.
+    """
+
+    kind: str
+    form: Linear
+    axes: tuple[int, ...] = ()
+    other: Linear = Linear()
+    views: tuple[Value, ...] = ()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Σ coefficient·term + constant, and what it costs."""
+
+    terms: tuple[tuple[Fraction, Term], ...]
+    constant: Fraction
+    cost: float
+
+    def plus(self, k: Fraction, term: Term, cost: float) -> Split:
+        return Split(((k, term), *self.terms), self.constant, self.cost + cost)
+
+
+@final
+class Emitter:
+    """Turns normal forms into values. `host_size`: values with a smaller index belong to the host."""
+
+    def __init__(self, engine: Engine, host_size: int) -> None:
+        self.engine = engine
+        self.builder = engine.builder
+        self.host_size = host_size
+
+    # --- splitting --------------------------------------------------------------------------------------------------
+
+    def split(self, form: Linear, depth: int = 5) -> Split:
+        """The cheapest split of `form` into terms."""
+        plain = Split(
+            tuple((k, Term("atom", Linear.of(a))) for a, k in form.terms),
+            form.constant,
+            len(form.terms) + (0.5 if form.constant else 0.0),
+        )
+        if not depth:
+            return plain
+        best = plain
+        for option in self._options(form, depth):
+            if option.cost < best.cost:
+                best = option
+        return self._merge_sinks(best)
+
+    def _options(self, form: Linear, depth: int) -> list[Split]:
+        special = [(a, k) for a, k in reversed(form.terms) if a.op in ("logsumexp", "softplus")]
+        if special:
+            atom, k = special[0]
+            rule = self._lse_options if atom.op == "logsumexp" else self._softplus_options
+            return rule(form, atom, k, depth)
+        return self._view_options(form, depth)
+
+    def _lse_options(self, form: Linear, atom: Value, k: Fraction, depth: int) -> list[Split]:
+        options = [self._aside(form, atom, k, depth)]
+        inner = self.engine.linear(atom.operands[0])
+        whole = Linear.of(atom)
+        if k < 0:
+            options += self._try(form, inner - whole, -k, Term("log_softmax", inner, atom.axes), depth)
+            for a in form.atoms:
+                picked = self._picked(inner, a, atom)
+                if picked is not None:
+                    term = Term("log_softmax", inner, atom.axes, views=(a,))
+                    options += self._try(form, picked - whole, -k, term, depth)
+        elif k == 1:
+            options += self._inner_lse(form, atom, inner, depth)
+        return options
+
+    def _try(self, form: Linear, part: Linear, k: Fraction, term: Term, depth: int) -> list[Split]:
+        rest = form - part.scale(k)
+        if len(rest.terms) >= len(form.terms):
+            return []
+        return [self.split(rest, depth - 1).plus(k, term, 1.0)]
+
+    def _aside(self, form: Linear, atom: Value, k: Fraction, depth: int) -> Split:
+        rest = form - Linear.of(atom).scale(k)
+        return self.split(rest, depth - 1).plus(k, Term("atom", Linear.of(atom)), 1.0)
+
+    def _picked(self, inner: Linear, atom: Value, lse: Value) -> Linear | None:
+        """`inner` seen through the gather or slice that made `atom`, along the axis that was summed."""
+        if atom.op not in ("gather", "slice") or atom.axes[0] not in lse.axes:
+            return None
+        if len(lse.axes) != 1 or atom.operands[0].shape != lse.operands[0].shape:
+            return None
+        return self.engine.algebra.view(inner, atom)
+
+    def _inner_lse(self, form: Linear, atom: Value, inner: Linear, depth: int) -> list[Split]:
+        """lse(y) − k·lse(x) as one lse of terms that are each accurate: ln Σ softmax(x)²."""
+        rank = atom.type.rank
+        outer = Linear(
+            tuple(
+                (a, k)
+                for a, k in form.terms
+                if a is not atom and k < 0 and a.op in ("logsumexp", "softplus") and constant_along(a, atom.axes, rank)
+            )
+        )
+        if not outer.terms:
+            return []
+        inside = inner + outer
+        if len(self.split(inside, depth - 1).terms) != 1:
+            return []
+        rest = form - Linear.of(atom) - outer
+        return [self.split(rest, depth - 1).plus(Fraction(1), Term("logsumexp", inside, atom.axes), 1.1)]
+
+    def _softplus_options(self, form: Linear, atom: Value, k: Fraction, depth: int) -> list[Split]:
+        d = self.engine.linear(atom.operands[0])
+        minus = d.scale(Fraction(-1))
+        whole = Linear.of(atom)
+        options: list[Split] = []
+        for oriented, part in ((d, whole), (minus, whole - d)):
+            kind, argument = ("softplus", oriented) if k > 0 else ("log_sigmoid", oriented.scale(Fraction(-1)))
+            rest = form - part.scale(k)
+            options.append(self.split(rest, depth - 1).plus(abs(k), Term(kind, argument), 1.0))
+        if k == 1 and len(form.terms) + bool(form.constant) > 1:
+            a = form - whole
+            cost = 1.0 + 0.1 * (self.split(a, depth - 1).cost + self.split(a + d, depth - 1).cost)
+            options.append(Split(((Fraction(1), Term("logaddexp", a, other=a + d)),), Fraction(0), cost))
+        return options
+
+    def _view_options(self, form: Linear, depth: int) -> list[Split]:
+        """Take off a view that hides a log-sum-exp or softplus, split what is under it, put the view back on."""
+        for atom, _ in reversed(form.terms):
+            if not is_view(atom) or not _hides_special(atom):
+                continue
+            same = [(a, k) for a, k in form.terms if a.op == atom.op and a.attrs == atom.attrs and _same_rank(a, atom)]
+            under = self.split(Linear.collect([(a.operands[0], k) for a, k in same]), depth - 1)
+            chosen = {a for a, _ in same}
+            rest = Linear(tuple(t for t in form.terms if t[0] not in chosen), form.constant)
+            outer = self.split(rest, depth - 1)
+            wrapped = tuple((k, Term(t.kind, t.form, t.axes, t.other, (*t.views, atom))) for k, t in under.terms)
+            return [Split(wrapped + outer.terms, under.constant + outer.constant, under.cost + outer.cost)]
+        return []
+
+    def _merge_sinks(self, split: Split) -> Split:
+        """log_softmax(x) + log_sigmoid(lse x − K) is a softmax with the extra logit K; it has no NaN of its own."""
+        for i, (k, soft) in enumerate(split.terms):
+            if soft.kind != "log_softmax" or soft.views:
+                continue
+            shape = self._operand_shape(soft)
+            total = self.engine.algebra.lse(soft.form, soft.axes, shape)
+            for j, (n, gate) in enumerate(split.terms):
+                if gate.kind != "log_sigmoid" or n != k or total is None:
+                    continue
+                extra = total - gate.form
+                if all(constant_along(a, soft.axes, len(shape)) for a in extra.atoms):
+                    rest = tuple(t for m, t in enumerate(split.terms) if m not in (i, j))
+                    merged = Term("sink_softmax", soft.form, soft.axes, extra)
+                    return Split(((k, merged), *rest), split.constant, split.cost - 1.0)
+        return split
+
+    def _operand_shape(self, term: Term) -> tuple[int | str, ...]:
+        return self.engine.algebra.materialise(term.form, self.engine.algebra.dtype_of(term.form)).shape
+
+    # --- building ---------------------------------------------------------------------------------------------------
+
+    def build(self, form: Linear, dtype: str) -> Value:
+        """`form` as a value of `dtype`: the split, emitted term by term."""
+        split = self.split(form)
+        if not split.terms:
+            return self.builder.constant(float(split.constant), dtype)
+        total: Value | None = None
+        for k, term in sorted(split.terms, key=lambda t: t[0] < 0):
+            value = self._term(term, dtype)
+            scaled = self.engine.algebra.times(value, abs(k) if total is not None else k)
+            total = scaled if total is None else self.builder.apply("add" if k > 0 else "sub", total, scaled)
+        assert total is not None
+        if split.constant:
+            op = "add" if split.constant > 0 else "sub"
+            total = self.builder.apply(op, total, abs(split.constant))
+        return total
+
+    def operand(self, form: Linear, dtype: str) -> Value:
+        """A plain sum of atoms, or a split when that is more accurate; the argument of a fused operator."""
+        known = self.engine.algebra.known(form)
+        if known is not None:
+            return self.builder.cast(known, dtype)
+        split = self.split(form)
+        if all(t.kind == "atom" for _, t in split.terms):
+            terms = [(self.atom(a, dtype), k) for a, k in form.terms]
+            return self.engine.algebra.materialise(Linear.collect(terms, form.constant), dtype)
+        return self.build(form, dtype)
+
+    def atom(self, atom: Value, dtype: str) -> Value:
+        """An atom in `dtype`: the host's own value rounded up, or an expression of the engine computed in `dtype`."""
+        if atom.index < self.host_size or atom.op in ("constant", "input", "opaque") or not is_float(atom.dtype):
+            return self.builder.cast(atom, dtype)
+        if atom.op in ("logsumexp", "softplus", "max", "logcumsumexp", "topk_values"):
+            inner = self.operand(self.engine.linear(atom.operands[0]), dtype)
+            inner = self.builder.expand(inner, atom.operands[0].shape)
+            return self.builder.make(atom.op, inner, **dict(atom.attrs))
+        if is_view(atom):
+            moved = self.atom(atom.operands[0], dtype)
+            return self.builder.make(atom.op, moved, *atom.operands[1:], **dict(atom.attrs))
+        return self.builder.cast(atom, dtype)
+
+    def _term(self, term: Term, dtype: str) -> Value:
+        return self._viewed(self._plain_term(term, dtype), term)
+
+    def _viewed(self, value: Value, term: Term) -> Value:
+        for view in term.views:
+            value = self.builder.make(view.op, value, *view.operands[1:], **dict(view.attrs))
+        return value
+
+    def _plain_term(self, term: Term, dtype: str) -> Value:
+        b = self.builder
+        match term.kind:
+            case "atom":
+                return self.atom(term.form.atoms[0], dtype)
+            case "log_softmax":
+                return self._log_softmax(term, dtype)
+            case "sink_softmax":
+                shifted, total = self._sink(term, dtype)
+                return b.make("sub", shifted, b.make("log", total))
+            case "logaddexp":
+                return b.make("logaddexp", self.build(term.form, dtype), self.build(term.other, dtype))
+            case "logsumexp":
+                return b.reduce("logsumexp", self.build(term.form, dtype), term.axes)
+            case _:
+                return b.make(term.kind, self.operand(term.form, dtype))
+
+    def _log_softmax(self, term: Term, dtype: str) -> Value:
+        b = self.builder
+        x = self.operand(term.form, dtype)
+        if len(term.axes) == 1:
+            return b.make("log_softmax", x, axis=term.axes[0])
+        shifted = b.make("sub", x, b.make("detach", b.reduce("max", x, term.axes)))
+        return b.make("sub", shifted, b.make("log", b.reduce("sum", b.make("exp", shifted), term.axes)))
+
+    def _softmax(self, term: Term, dtype: str) -> Value:
+        b = self.builder
+        x = self.operand(term.form, dtype)
+        if len(term.axes) == 1:
+            return b.make("softmax", x, axis=term.axes[0])
+        e = b.make("exp", b.make("sub", x, b.make("detach", b.reduce("max", x, term.axes))))
+        return b.make("div", e, b.reduce("sum", e, term.axes))
+
+    def _sink(self, term: Term, dtype: str) -> tuple[Value, Value]:
+        """(x − M, Σe^(x−M) + e^(K−M)) with M = max(max x, K): finite for a finite K, whatever is masked."""
+        b = self.builder
+        x = self.operand(term.form, dtype)
+        extra = self.build(term.other, dtype)
+        top = b.make("detach", b.make("maximum", b.reduce("max", x, term.axes), extra))
+        shifted = b.make("sub", x, top)
+        total = b.reduce("sum", b.make("exp", shifted), term.axes)
+        return shifted, b.make("add", total, b.make("exp", b.make("sub", extra, top)))
+
+    # --- the linear domain ------------------------------------------------------------------------------------------
+
+    def exponential(self, form: Linear, dtype: str) -> Value:
+        """exp(form): a product of softmaxes and sigmoids where that is what it is, else one exp of the sum."""
+        b = self.builder
+        split = self.split(form)
+        factors = [self._factor(k, t, dtype) for k, t in split.terms]
+        if not factors or any(f is None for f in factors):
+            return b.make("exp", self.build(form, dtype))
+        product: Value | None = None
+        for factor in factors:
+            assert factor is not None
+            product = factor if product is None else b.make("mul", product, factor)
+        assert product is not None
+        if split.constant:
+            product = b.apply("mul", product, math.exp(split.constant))
+        return product
+
+    def _factor(self, k: Fraction, term: Term, dtype: str) -> Value | None:
+        if k <= 0 or k.denominator != 1 or term.kind not in ("log_softmax", "sink_softmax", "log_sigmoid"):
+            return None
+        if term.kind == "log_softmax":
+            value = self._softmax(term, dtype)
+        elif term.kind == "log_sigmoid":
+            value = self.builder.make("sigmoid", self.operand(term.form, dtype))
+        else:
+            shifted, total = self._sink(term, dtype)
+            value = self.builder.make("div", self.builder.make("exp", shifted), total)
+        value = self._viewed(value, term)
+        return value if k == 1 else self.builder.apply("pow", value, int(k))
+
+    def scaled(self, reading: Scaled, like: Value) -> Value:
+        """c·exp(s) as a value of the type of `like`."""
+        if reading.exponent.is_zero:
+            return self.finish(reading.coefficient, like)
+        body = self.finish(self.exponential(reading.exponent, self.carrier(like, reading.exponent)), like, expand=False)
+        return self.finish(self.engine.times(reading.coefficient, body), like)
+
+    def log(self, form: Linear, like: Value) -> Value:
+        """`form` as a value of the type of `like`."""
+        return self.finish(self.build(form, self.carrier(like, form)), like)
+
+    def carrier(self, like: Value, form: Linear) -> str:
+        """Exponents are carried in at least float32, and in no less than their atoms have."""
+        names = [like.dtype, "float32", *(a.dtype for a in form.atoms if is_float(a.dtype))]
+        return max(names, key=lambda n: FORMATS[n].precision)
+
+    def finish(self, value: Value, like: Value, expand: bool = True) -> Value:
+        """Round to the dtype of `like` and broadcast to its shape."""
+        value = self._without_kept_axes(self.narrow(value, like.dtype))
+        if expand and value.shape != like.shape:
+            if value.type.rank > like.type.rank:
+                value = self.builder.squeeze(value, [i for i in range(value.type.rank - like.type.rank)])
+            value = self.builder.expand(value, like.shape)
+        return value
+
+    def _without_kept_axes(self, value: Value) -> Value:
+        """squeeze(reduce(x, keepdim)) as one reduction."""
+        if value.op != "squeeze" or value.operands[0].op not in ("logsumexp", "max", "sum"):
+            return value
+        kept = value.operands[0]
+        if kept.axes != value.axes:
+            return value
+        return self.builder.reduce(kept.op, kept.operands[0], kept.axes, keepdim=False)
+
+    def narrow(self, value: Value, dtype: str) -> Value:
+        """`value` rounded to `dtype`; a single fused operator on `dtype` inputs is left to round by itself."""
+        if value.dtype == dtype:
+            return value
+        if is_view(value) or value.op == "neg":
+            inner = self.narrow(value.operands[0], dtype)
+            return self.builder.make(value.op, inner, *value.operands[1:], **dict(value.attrs))
+        if value.op in ROUNDS_ONCE:
+            source = self._lossless(value.operands[0], dtype)
+            if source is not None:
+                return self.builder.make(value.op, source, **dict(value.attrs))
+        return self.builder.cast(value, dtype)
+
+    def _lossless(self, value: Value, dtype: str) -> Value | None:
+        """`value` as it was in `dtype` before it was widened."""
+        if value.op == "cast" and value.operands[0].dtype == dtype:
+            return value.operands[0]
+        if value.op in ("neg", "detach") or is_view(value):
+            inner = self._lossless(value.operands[0], dtype)
+            if inner is not None:
+                return self.builder.make(value.op, inner, *value.operands[1:], **dict(value.attrs))
+        return None
+
+
+def _hides_special(atom: Value) -> bool:
+    while is_view(atom):
+        atom = atom.operands[0]
+    return atom.op in ("logsumexp", "softplus")
+
+
+def _same_rank(a: Value, b: Value) -> bool:
+    return a.operands[0].type.rank == b.operands[0].type.rank and a.operands[1:] == b.operands[1:]
+
+
+def terms_of(splits: Sequence[Split]) -> set[Term]:
+    """The fused terms (not plain atoms) of several splits."""
+    return {t for s in splits for _, t in s.terms if t.kind != "atom"}

@@ -1,0 +1,407 @@
+"""What the formats do to a value: bounds over the reals, and where the computed number leaves them behind.
+
+For each value: `lo`..`hi` bound it over the reals; `big` / `tiny`: its magnitude may pass the format's largest
+number / fall below its smallest positive one, so that inf / 0 is what gets stored (which is the correct rounding);
+`broken`: from operands that are right up to rounding, the result (or its gradient) can still be wrong beyond any
+bound: inf/inf, 0/0, log of an underflowed number, inf − inf. A broken value is where a repair is due.
+
+Bounds of exponents use what relates atoms: x ≤ max x, 0 ≤ lse x − max x ≤ ln n, x ≤ lse x, softplus x ≥ max(x, 0).
+That is why max-shifted code is found healthy and why a shift by anything else is not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeAlias, final
+
+from stabilize.formats import FORMATS, is_float
+from stabilize.graph.build import constant_of, element_count
+from stabilize.graph.value import Value
+from stabilize.passes.linear import Linear
+from stabilize.passes.scaled import Engine, number_of
+
+INF = math.inf
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Bounds over the reals, and what the format may have done."""
+
+    lo: float = -INF
+    hi: float = INF
+    big: bool = False
+    tiny: bool = False
+    broken: bool = False
+
+    def __contains__(self, x: float) -> bool:
+        return self.lo <= x <= self.hi
+
+
+RangeRule: TypeAlias = Callable[["Ranges", Value, list[Range]], Range]
+
+
+@final
+class Ranges:
+    """Ranges of the values an engine reads. `given` bounds leaves; others are unbounded."""
+
+    def __init__(self, engine: Engine, given: Mapping[Value, tuple[float, float]] | None = None) -> None:
+        self.engine = engine
+        self._given = dict(given or {})
+        self._ranges: dict[Value, Range] = {}
+
+    def of(self, value: Value) -> Range:
+        found = self._ranges.get(value)
+        if found is None:
+            for inner in _pending(value, self._ranges):
+                self._ranges[inner] = self._compute(inner)
+            found = self._ranges[value]
+        return found
+
+    def _compute(self, value: Value) -> Range:
+        if value in self._given:
+            return Range(*self._given[value])
+        if not is_float(value.dtype):
+            return Range()
+        rule = RANGE.get(value.op)
+        if rule is None:
+            return Range()
+        return self._refine(value, rule(self, value, [self._ranges[o] for o in value.operands]))
+
+    def _refine(self, value: Value, r: Range) -> Range:
+        """Tighten with the scaled reading: what the operands' ranges cannot see but algebra can."""
+        if value.op == "constant":
+            return r
+        reading = self.engine.scaled(value)
+        k = reading.number
+        if reading.trivial or k is None or k <= 0:
+            return self._refine_linear(value, r)
+        lo, hi = self.bounds(reading.exponent)
+        lo, hi = _exp(lo) * float(k), _exp(hi) * float(k)
+        fmt = FORMATS[value.dtype]
+        return Range(
+            max(r.lo, lo), min(r.hi, hi),
+            big=r.big and hi > fmt.max, tiny=r.tiny and lo < fmt.min_normal, broken=r.broken,
+        )  # fmt: skip
+
+    def _refine_linear(self, value: Value, r: Range) -> Range:
+        form = self.engine.linear(value)
+        if form.single is value or len(form.terms) > 8:
+            return r
+        lo, hi = self.bounds(form)
+        return Range(max(r.lo, lo), min(r.hi, hi), r.big, r.tiny, r.broken)
+
+    # --- bounds of linear forms -------------------------------------------------------------------------------------
+
+    def bounds(self, form: Linear) -> tuple[float, float]:
+        """(lo, hi) of a linear form over the reals."""
+        form = self._attached(form)
+        return self._lower(form, 4), -self._lower(form.scale(Fraction(-1)), 4)
+
+    def _attached(self, form: Linear) -> Linear:
+        """`detach` changes gradients, not values."""
+        if not any(a.op == "detach" for a in form.atoms):
+            return form
+        terms = [(a.operands[0] if a.op == "detach" else a, k) for a, k in form.terms]
+        return Linear.collect(terms, form.constant)
+
+    def _lower(self, form: Linear, depth: int) -> float:
+        best = self._lower_by_parts(form)
+        if depth and best == -INF:
+            for atom, k in form.terms:
+                for weaker in self._weaken(atom, k):
+                    rest = form - Linear.of(atom).scale(k) + weaker
+                    if len(rest.terms) < len(form.terms):
+                        best = max(best, self._lower(rest, depth - 1))
+        return best
+
+    def _lower_by_parts(self, form: Linear) -> float:
+        total = float(form.constant)
+        for atom, k in form.terms:
+            r = self.of(atom) if atom.index < len(self.engine.builder.graph) else Range()
+            total += float(k) * (r.lo if k > 0 else r.hi)
+        return -INF if math.isnan(total) else total
+
+    def _weaken(self, atom: Value, k: Fraction) -> list[Linear]:
+        """Forms that k·atom is never less than."""
+        e = self.engine
+        if atom.op in ("unsqueeze", "squeeze", "transpose", "expand"):
+            return [w for form in self._weaken(atom.operands[0], k) if (w := e.algebra.view(form, atom)) is not None]
+        below: list[Linear] = []
+        if atom.op in ("logsumexp", "max", "softplus", "maximum", "relu", "topk_values") and k > 0:
+            below += [e.linear(o).scale(k) for o in atom.operands]  # each is ≥ its own operands
+            if atom.op == "logsumexp":
+                below.append(e.algebra.max(e.linear(atom.operands[0]), atom.axes, atom.operands[0].shape).scale(k))
+                below.append(self._restricted_lse(atom, k))
+        if k < 0:
+            below += self._ceiling(atom, k)
+        return [b for b in below if b.terms != ((atom, k),)]
+
+    def _restricted_lse(self, atom: Value, k: Fraction) -> Linear:
+        """lse over the k largest is at least the maximum over all."""
+        inner = atom.operands[0]
+        if inner.op == "topk_values" and inner.attr("largest") and atom.axes == inner.axes:
+            source = inner.operands[0]
+            return self.engine.algebra.max(self.engine.linear(source), atom.axes, source.shape).scale(k)
+        return Linear.of(atom).scale(k)
+
+    def _ceiling(self, atom: Value, k: Fraction) -> list[Linear]:
+        """Forms that k·atom (k negative) is never less than: what the atom is never more than."""
+        e = self.engine
+        if atom.op == "logsumexp":
+            source = atom.operands[0]
+            count = element_count(source.shape, atom.axes)
+            if count is None:
+                return []
+            top = e.algebra.max(e.linear(source), atom.axes, source.shape)
+            return [(top + Linear.number(Fraction(math.log(max(count, 1))))).scale(k)]
+        if atom.op == "where":
+            a, b = atom.operands[1:]
+            return [e.linear(x).scale(k) for x, y in ((a, b), (b, a)) if constant_of(y) == -INF]
+        if atom.op in ("max", "topk_values") and atom.operands[0].op == "where":
+            _, a, b = atom.operands[0].operands
+            shown = a if constant_of(b) == -INF else b if constant_of(a) == -INF else None
+            if shown is not None and atom.op == "max":
+                return [e.algebra.max(e.linear(shown), atom.axes, atom.operands[0].shape).scale(k)]
+        if atom.op == "minimum":
+            return [e.linear(o).scale(k) for o in atom.operands]
+        return []
+
+
+def _pending(value: Value, done: Mapping[Value, Range]) -> list[Value]:
+    """What must be computed before `value`, itself last; topological order."""
+    seen: dict[int, Value] = {}
+    stack = [value]
+    while stack:
+        v = stack.pop()
+        if v.index not in seen and v not in done:
+            seen[v.index] = v
+            stack.extend(v.operands)
+    return [seen[i] for i in sorted(seen)]
+
+
+def _exp(x: float) -> float:
+    return math.exp(x) if x < 709.0 else INF
+
+
+def _prod(a: float, b: float) -> float:
+    return 0.0 if a == 0.0 or b == 0.0 else a * b
+
+
+# --- rules ----------------------------------------------------------------------------------------------------------
+
+
+def _r_constant(_: Ranges, v: Value, r: list[Range]) -> Range:
+    k = number_of(v)
+    if k is None:
+        return Range()
+    fmt = FORMATS[v.dtype]
+    size = abs(float(k))
+    return Range(float(k), float(k), big=size > fmt.max, tiny=0 < size < fmt.tiny / 2)
+
+
+def _r_exp(_: Ranges, v: Value, r: list[Range]) -> Range:
+    fmt = FORMATS[v.dtype]
+    return Range(_exp(r[0].lo), _exp(r[0].hi), big=r[0].hi > fmt.exp_overflow, tiny=r[0].lo < fmt.exp_underflow)
+
+
+def _r_pow(s: Ranges, v: Value, r: list[Range]) -> Range:
+    base, power = number_of(v.operands[0]), number_of(v.operands[1])
+    if base is not None and base > 0:
+        ends = sorted(_prod(x, math.log(base)) for x in (r[1].lo, r[1].hi))
+        fmt = FORMATS[v.dtype]
+        return Range(_exp(ends[0]), _exp(ends[1]), big=ends[1] > fmt.exp_overflow, tiny=ends[0] < fmt.exp_underflow)
+    lo = 0.0 if r[0].lo >= 0 or (power is not None and power % 2 == 0) else -INF
+    if power is None:
+        return Range(lo, INF, r[0].big, r[0].tiny, broken=r[0].big or r[0].tiny)
+    broken = (r[0].tiny and power < 1) or (r[0].big and power < 1)
+    unit = r[0].lo >= 0 and r[0].hi <= 1 and power > 0
+    return Range(lo, 1.0 if unit else INF, r[0].big, r[0].tiny, broken)
+
+
+def _r_sqrt(_: Ranges, v: Value, r: list[Range]) -> Range:
+    hi = math.sqrt(r[0].hi) if r[0].hi >= 0 else INF
+    lo = math.sqrt(r[0].lo) if r[0].lo > 0 else 0.0
+    return Range(lo, hi, r[0].big, False, broken=r[0].tiny or r[0].big)
+
+
+def _r_log(_: Ranges, v: Value, r: list[Range]) -> Range:
+    lo = math.log(r[0].lo) if r[0].lo > 0 else -INF
+    hi = math.log(r[0].hi) if 0 < r[0].hi < INF else INF
+    return Range(lo, hi, broken=r[0].big or r[0].tiny)
+
+
+def _r_log1p(_: Ranges, v: Value, r: list[Range]) -> Range:
+    lo = math.log1p(r[0].lo) if r[0].lo > -1 else -INF
+    hi = math.log1p(r[0].hi) if -1 < r[0].hi < INF else INF
+    return Range(lo, hi, broken=r[0].big)
+
+
+def _r_expm1(_: Ranges, v: Value, r: list[Range]) -> Range:
+    return Range(_exp(r[0].lo) - 1, _exp(r[0].hi) - 1, big=r[0].hi > FORMATS[v.dtype].exp_overflow)
+
+
+def _r_add(_: Ranges, v: Value, r: list[Range]) -> Range:
+    a, b = r
+    lo, hi = a.lo + b.lo, a.hi + b.hi
+    lo, hi = (-INF if math.isnan(lo) else lo), (INF if math.isnan(hi) else hi)
+    # a sum of non-negative numbers is as small as its smallest part allows, no smaller
+    fmt = FORMATS[v.dtype]
+    tiny = (a.tiny or b.tiny) and not max(a.lo, b.lo) >= fmt.tiny
+    if a.lo >= 0 and b.lo >= 0:
+        tiny = tiny and max(_floor(a), _floor(b)) < fmt.tiny
+    elif not (a.tiny and b.tiny):
+        tiny = False
+    return Range(lo, hi, a.big or b.big, tiny, broken=_clash(a, b))
+
+
+def _floor(r: Range) -> float:
+    return 0.0 if r.tiny else r.lo
+
+
+def _clash(a: Range, b: Range) -> bool:
+    """inf + (−inf) can occur: both may overflow, with opposite signs."""
+    return a.big and b.big and not (a.lo >= 0 and b.lo >= 0) and not (a.hi <= 0 and b.hi <= 0)
+
+
+def _r_sub(s: Ranges, v: Value, r: list[Range]) -> Range:
+    return _r_add(s, v, [r[0], _negated(r[1])])
+
+
+def _negated(r: Range) -> Range:
+    return Range(-r.hi, -r.lo, r.big, r.tiny)
+
+
+def _r_neg(_: Ranges, v: Value, r: list[Range]) -> Range:
+    return _negated(r[0])
+
+
+def _r_mul(_: Ranges, v: Value, r: list[Range]) -> Range:
+    a, b = r
+    ends = [_prod(x, y) for x in (a.lo, a.hi) for y in (b.lo, b.hi)]
+    lo = 0.0 if v.operands[0] is v.operands[1] else min(ends)
+    return Range(lo, max(ends), a.big or b.big, a.tiny or b.tiny, broken=(a.big and b.tiny) or (a.tiny and b.big))
+
+
+def _r_div(_: Ranges, v: Value, r: list[Range]) -> Range:
+    a, b = r
+    broken = b.big or b.tiny
+    if b.lo > 0:
+        ends = [_quotient(x, y) for x in (a.lo, a.hi) for y in (b.lo, b.hi)]
+        return Range(min(ends), max(ends), a.big, a.tiny, broken)
+    return Range(0.0 if a.lo >= 0 and b.lo >= 0 else -INF, INF, a.big, a.tiny, broken)
+
+
+def _quotient(x: float, y: float) -> float:
+    if y == INF:
+        return 0.0
+    return x / y
+
+
+def _r_sigmoid(_: Ranges, v: Value, r: list[Range]) -> Range:
+    return Range(0.0, 1.0, tiny=r[0].lo < FORMATS[v.dtype].exp_underflow)
+
+
+def _r_softmax(_: Ranges, v: Value, r: list[Range]) -> Range:
+    return Range(0.0, 1.0, tiny=True)
+
+
+def _r_tanh(_: Ranges, v: Value, r: list[Range]) -> Range:
+    return Range(-1.0, 1.0, tiny=r[0].tiny)
+
+
+def _r_softplus(_: Ranges, v: Value, r: list[Range]) -> Range:
+    return Range(max(0.0, r[0].lo), INF, r[0].big, tiny=r[0].lo < FORMATS[v.dtype].exp_underflow)
+
+
+def _r_nonpositive(_: Ranges, v: Value, r: list[Range]) -> Range:
+    return Range(-INF, 0.0)
+
+
+def _r_abs(_: Ranges, v: Value, r: list[Range]) -> Range:
+    lo = max(0.0, r[0].lo, -r[0].hi)
+    return Range(lo, max(abs(r[0].lo), abs(r[0].hi)), r[0].big, r[0].tiny)
+
+
+def _r_relu(_: Ranges, v: Value, r: list[Range]) -> Range:
+    return Range(max(0.0, r[0].lo), max(0.0, r[0].hi), r[0].big, r[0].tiny)
+
+
+def _r_maximum(_: Ranges, v: Value, r: list[Range]) -> Range:
+    a, b = r
+    floor = max(a.lo, b.lo)
+    tiny = (a.tiny or b.tiny) and not floor > FORMATS[v.dtype].tiny
+    return Range(floor, max(a.hi, b.hi), a.big or b.big, tiny)
+
+
+def _r_minimum(_: Ranges, v: Value, r: list[Range]) -> Range:
+    a, b = r
+    return Range(min(a.lo, b.lo), min(a.hi, b.hi), a.big and b.big, a.tiny or b.tiny)
+
+
+def _r_where(_: Ranges, v: Value, r: list[Range]) -> Range:
+    a, b = r[1], r[2]
+    return Range(min(a.lo, b.lo), max(a.hi, b.hi), a.big or b.big, a.tiny or b.tiny)
+
+
+def _r_sum(_: Ranges, v: Value, r: list[Range]) -> Range:
+    count = element_count(v.operands[0].shape, v.axes) if v.op == "sum" else 1
+    lo, hi = r[0].lo, r[0].hi
+    if count is None:
+        lo, hi = (0.0 if lo >= 0 else -INF), (0.0 if hi <= 0 else INF)
+    else:
+        lo, hi = _prod(lo, count), _prod(hi, count)
+    return Range(lo, hi, r[0].big, r[0].tiny, broken=r[0].big and lo < 0 < hi)
+
+
+def _r_prod(_: Ranges, v: Value, r: list[Range]) -> Range:
+    unit = r[0].lo >= 0 and r[0].hi <= 1
+    return Range(0.0 if r[0].lo >= 0 else -INF, 1.0 if unit else INF, r[0].big, r[0].tiny or unit, broken=r[0].big)
+
+
+def _r_same(_: Ranges, v: Value, r: list[Range]) -> Range:
+    return Range(r[0].lo, r[0].hi, r[0].big, r[0].tiny)
+
+
+def _r_join(_: Ranges, v: Value, r: list[Range]) -> Range:
+    return Range(min(x.lo for x in r), max(x.hi for x in r), any(x.big for x in r), any(x.tiny for x in r))
+
+
+def _r_cast(_: Ranges, v: Value, r: list[Range]) -> Range:
+    source = v.operands[0]
+    if source.dtype == "bool":
+        return Range(0.0, 1.0)
+    if not is_float(source.dtype):
+        return Range()
+    fmt = FORMATS[v.dtype]
+    known = r[0].hi < INF and r[0].lo > -INF
+    big = r[0].big or (known and max(abs(r[0].hi), abs(r[0].lo)) > fmt.max)
+    return Range(r[0].lo, r[0].hi, big, r[0].tiny)
+
+
+def _r_matmul(_: Ranges, v: Value, r: list[Range]) -> Range:
+    a, b = r
+    positive = a.lo >= 0 and b.lo >= 0
+    broken = (a.big or b.big) and not positive
+    tiny = (a.tiny and b.tiny) or (positive and (a.tiny or b.tiny))
+    return Range(0.0 if positive else -INF, INF, a.big or b.big, tiny, broken)
+
+
+def _r_cumsum(_: Ranges, v: Value, r: list[Range]) -> Range:
+    return Range(0.0 if r[0].lo >= 0 else -INF, INF, r[0].big, r[0].tiny)
+
+
+RANGE: dict[str, RangeRule] = {
+    "constant": _r_constant, "exp": _r_exp, "pow": _r_pow, "sqrt": _r_sqrt, "log": _r_log, "log1p": _r_log1p,
+    "expm1": _r_expm1, "add": _r_add, "sub": _r_sub, "neg": _r_neg, "mul": _r_mul, "div": _r_div,
+    "sigmoid": _r_sigmoid, "softmax": _r_softmax, "tanh": _r_tanh, "softplus": _r_softplus,
+    "log_sigmoid": _r_nonpositive, "log_softmax": _r_nonpositive, "abs": _r_abs, "relu": _r_relu,
+    "maximum": _r_maximum, "minimum": _r_minimum, "where": _r_where, "sum": _r_sum, "mean": _r_sum,
+    "prod": _r_prod, "cumprod": _r_prod, "cumsum": _r_cumsum, "max": _r_same, "min": _r_same, "cast": _r_cast,
+    "matmul": _r_matmul, "topk_values": _r_same, "detach": _r_same, "concat": _r_join, "reshape": _r_same,
+    "unsqueeze": _r_same, "squeeze": _r_same, "transpose": _r_same, "expand": _r_same, "slice": _r_same,
+    "gather": _r_same,
+}  # fmt: skip

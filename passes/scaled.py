@@ -1,0 +1,585 @@
+"""The scaled-value engine: every value v is c·exp(s), c a value, s a linear form over atoms.
+
+Two mutually recursive readings of a value, each one rule per primitive:
+
+- `linear(v)`: v = Σ kᵢ·atomᵢ + k₀, the additive reading; what stands inside an exp, what a log gives;
+- `scaled(v)`: v = c·exp(s), the multiplicative reading; `(v, 0)` when nothing better is known.
+
+Ignorance is safe: a rule that cannot prove its reading over the reals returns the trivial one. Values are read
+in topological order and remembered, so the cost is linear in the graph and no rule recurses deeply.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeAlias, cast, final
+
+from stabilize.errors import ShapeError
+from stabilize.formats import FORMATS, is_float
+from stabilize.graph.build import Builder, constant_of, element_count
+from stabilize.graph.value import Value
+from stabilize.passes.algebra import Algebra
+from stabilize.passes.linear import Linear
+
+_MAX_TERMS = 12  # a longer sum (a residual stream) is an atom: keeps reading linear in the graph
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """coefficient · exp(exponent), broadcast to the shape of the value it reads."""
+
+    coefficient: Value
+    exponent: Linear
+
+    @property
+    def trivial(self) -> bool:
+        return self.exponent.is_zero
+
+    @property
+    def number(self) -> Fraction | None:
+        """The coefficient, when it is one finite number."""
+        return number_of(self.coefficient)
+
+
+def number_of(value: Value) -> Fraction | None:
+    """The finite number that every element of `value` equals, exactly; None otherwise."""
+    k = constant_of(value)
+    if k is None or not math.isfinite(k):
+        return None
+    return Fraction(k)
+
+
+@final
+class Engine:
+    """Reads values of one graph. `builder` makes the atoms and coefficients that the readings need."""
+
+    def __init__(self, builder: Builder) -> None:
+        self.builder = builder
+        self.algebra = Algebra(builder)
+        self._linear: dict[Value, Linear] = {}
+        self._scaled: dict[Value, Scaled] = {}
+
+    def read(self, values: list[Value]) -> None:
+        """Read the host's values, given in topological order; its own sums are remembered for emission."""
+        for value in values:
+            form = self.linear(value)
+            if value.op in _DIRECT and form.single is not value and self._direct(value):
+                self.algebra.remember(form, value)
+            self.scaled(value)
+
+    # --- the two readings ---------------------------------------------------------------------------------------
+
+    def linear(self, value: Value) -> Linear:
+        found = self._linear.get(value)
+        if found is None:
+            rule = LINEAR.get(value.op) if is_float(value.dtype) else None
+            found = (rule(self, value) if rule else None) or Linear.of(value)
+            if len(found.terms) > _MAX_TERMS:
+                found = Linear.of(value)
+            self._linear[value] = found
+        return found
+
+    def _direct(self, value: Value) -> bool:
+        """Whether `value` adds and scales atoms, nothing else: then its own rounding is as good as any."""
+        return all(
+            o.op == "constant" or self.linear(o).single is o or self.algebra.known(self.linear(o)) is o
+            for o in value.operands
+        )
+
+    def scaled(self, value: Value) -> Scaled:
+        found = self._scaled.get(value)
+        if found is None:
+            rule = SCALED.get(value.op) if is_float(value.dtype) else None
+            found = (rule(self, value) if rule else None) or self.plain(value)
+            if found.trivial or len(found.exponent.terms) > _MAX_TERMS:
+                found = self.plain(value)
+            self._scaled[value] = found
+        return found
+
+    def plain(self, value: Value) -> Scaled:
+        return Scaled(value, Linear())
+
+    def log_of(self, value: Value) -> Linear | None:
+        """ln(value) as a linear form, when the reading of `value` has an exponent and a known sign."""
+        reading = self.scaled(value)
+        if reading.trivial:
+            k = reading.number
+            return Linear.number(Fraction(math.log(k))) if k is not None and k > 0 else None
+        return self.log_coefficient(reading)
+
+    def log_coefficient(self, reading: Scaled) -> Linear | None:
+        """s + ln c: ln c is a number for a positive constant, else an atom (NaN where c < 0, as it must be)."""
+        k = reading.number
+        if k is None:
+            return reading.exponent + Linear.of(self.builder.make("log", reading.coefficient))
+        if k <= 0:
+            return None
+        return reading.exponent + Linear.number(_ln(k))
+
+    # --- building coefficients ------------------------------------------------------------------------------------
+
+    def one(self, dtype: str) -> Value:
+        return self.builder.constant(1.0, dtype)
+
+    def times(self, a: Value, b: Value) -> Value:
+        """a·b with numbers folded."""
+        dtype = a.dtype if FORMATS[a.dtype].precision >= FORMATS[b.dtype].precision else b.dtype
+        ka, kb = number_of(a), number_of(b)
+        if ka is not None and kb is not None:
+            return self.builder.constant(float(ka * kb), dtype)
+        if ka == 1:
+            return self.builder.cast(b, dtype)
+        if kb == 1:
+            return self.builder.cast(a, dtype)
+        return self.builder.make("mul", self.builder.cast(a, dtype), self.builder.cast(b, dtype))
+
+    def over(self, a: Value, b: Value) -> Value:
+        """a/b with numbers folded."""
+        dtype = a.dtype if FORMATS[a.dtype].precision >= FORMATS[b.dtype].precision else b.dtype
+        ka, kb = number_of(a), number_of(b)
+        if ka is not None and kb:
+            return self.builder.constant(float(ka / kb), dtype)
+        if kb == 1:
+            return self.builder.cast(a, dtype)
+        return self.builder.make("div", self.builder.cast(a, dtype), self.builder.cast(b, dtype))
+
+    def hide(self, form: Linear, mask: Value, value: Value) -> Linear:
+        """`form` where the boolean `mask` holds, −inf elsewhere (its exponential is 0 there)."""
+        if not form.terms and not form.constant:
+            dtype = value.dtype if FORMATS[value.dtype].precision >= 24 else "float32"
+            shown = self.builder.constant(0.0, dtype)
+        else:
+            shown = self.algebra.materialise(form, self.algebra.dtype_of(form))
+        hidden = self.builder.constant(-math.inf, shown.dtype)
+        return Linear.of(self.builder.make("where", mask, shown, hidden))
+
+
+def _ln(k: Fraction) -> Fraction:
+    return Fraction(math.log(k)) if k != 1 else Fraction(0)
+
+
+LinearRule: TypeAlias = Callable[[Engine, Value], Linear | None]
+ScaledRule: TypeAlias = Callable[[Engine, Value], Scaled | None]
+
+# --- linear rules -----------------------------------------------------------------------------------------------------
+
+
+def _lin_constant(e: Engine, v: Value) -> Linear | None:
+    k = number_of(v)
+    return None if k is None else Linear.number(k)
+
+
+def _lin_add(e: Engine, v: Value) -> Linear:
+    return e.linear(v.operands[0]) + e.linear(v.operands[1])
+
+
+def _lin_sub(e: Engine, v: Value) -> Linear:
+    return e.linear(v.operands[0]) - e.linear(v.operands[1])
+
+
+def _lin_neg(e: Engine, v: Value) -> Linear:
+    return e.linear(v.operands[0]).scale(Fraction(-1))
+
+
+def _lin_mul(e: Engine, v: Value) -> Linear | None:
+    a, b = v.operands
+    ka, kb = number_of(a), number_of(b)
+    if kb:
+        return e.linear(a).scale(kb)
+    return e.linear(b).scale(ka) if ka else None
+
+
+def _lin_div(e: Engine, v: Value) -> Linear | None:
+    k = number_of(v.operands[1])
+    return e.linear(v.operands[0]).scale(1 / k) if k else None
+
+
+def _lin_log(e: Engine, v: Value) -> Linear | None:
+    return e.log_of(v.operands[0])
+
+
+def _lin_log1p(e: Engine, v: Value) -> Linear | None:
+    reading = e.scaled(v.operands[0])
+    if reading.trivial or reading.number is None or reading.number <= 0:
+        return None
+    return e.algebra.softplus(reading.exponent + Linear.number(_ln(reading.number)))
+
+
+def _lin_log_softmax(e: Engine, v: Value) -> Linear | None:
+    form = e.linear(v.operands[0])
+    total = e.algebra.lse(form, v.axes, v.shape)
+    return None if total is None else form - total
+
+
+def _lin_logsumexp(e: Engine, v: Value) -> Linear | None:
+    source = v.operands[0]
+    total = e.algebra.lse(e.linear(source), v.axes, source.shape)
+    return None if total is None else _drop_axes(e, total, v)
+
+
+def _lin_max(e: Engine, v: Value) -> Linear:
+    source = v.operands[0]
+    return _drop_axes(e, e.algebra.max(e.linear(source), v.axes, source.shape), v)
+
+
+def _drop_axes(e: Engine, form: Linear, v: Value) -> Linear:
+    """Squeeze the kept axes of a reduction's form when the host reduced without keepdim."""
+    if v.attr("keepdim"):
+        return form
+    rank = v.operands[0].type.rank
+    terms = [(_squeezed(e, a, v.axes, rank), k) for a, k in form.terms]
+    return Linear.collect(terms, form.constant)
+
+
+def _squeezed(e: Engine, atom: Value, axes: tuple[int, ...], rank: int) -> Value:
+    offset = rank - atom.type.rank
+    return e.builder.squeeze(atom, [a - offset for a in axes if a >= offset])
+
+
+def _lin_softplus(e: Engine, v: Value) -> Linear:
+    return e.algebra.softplus(e.linear(v.operands[0]))
+
+
+def _lin_log_sigmoid(e: Engine, v: Value) -> Linear:
+    return e.algebra.softplus(e.linear(v.operands[0]).scale(Fraction(-1))).scale(Fraction(-1))
+
+
+def _lin_logaddexp(e: Engine, v: Value) -> Linear:
+    return e.algebra.logaddexp(e.linear(v.operands[0]), e.linear(v.operands[1]))
+
+
+def _lin_logcumsumexp(e: Engine, v: Value) -> Linear:
+    return e.algebra.scan("logcumsumexp", e.linear(v.operands[0]), v.axes[0], v.shape)
+
+
+def _lin_topk(e: Engine, v: Value) -> Linear | None:
+    return e.algebra.topk(e.linear(v.operands[0]), v)
+
+
+def _lin_view(e: Engine, v: Value) -> Linear | None:
+    return e.algebra.view(e.linear(v.operands[0]), v)
+
+
+def _lin_cast(e: Engine, v: Value) -> Linear | None:
+    source = v.operands[0]
+    if not is_float(source.dtype) or not widens(source.dtype, v.dtype):
+        return None
+    return e.linear(source)
+
+
+def widens(source: str, target: str) -> bool:
+    """Whether every number of `source` is a number of `target`."""
+    a, b = FORMATS[source], FORMATS[target]
+    return a.precision <= b.precision and a.emax <= b.emax
+
+
+def _lin_detach(e: Engine, v: Value) -> Linear:
+    form = e.linear(v.operands[0])
+    return Linear.collect([(e.builder.make("detach", a), k) for a, k in form.terms], form.constant)
+
+
+LINEAR: dict[str, LinearRule] = {
+    "constant": _lin_constant, "add": _lin_add, "sub": _lin_sub, "neg": _lin_neg, "mul": _lin_mul, "div": _lin_div,
+    "log": _lin_log, "log1p": _lin_log1p, "log_softmax": _lin_log_softmax, "logsumexp": _lin_logsumexp,
+    "max": _lin_max, "softplus": _lin_softplus, "log_sigmoid": _lin_log_sigmoid, "logaddexp": _lin_logaddexp,
+    "logcumsumexp": _lin_logcumsumexp, "topk_values": _lin_topk, "cast": _lin_cast, "detach": _lin_detach,
+    "unsqueeze": _lin_view, "squeeze": _lin_view, "transpose": _lin_view, "slice": _lin_view, "gather": _lin_view,
+    "expand": _lin_view, "reshape": _lin_view,
+}  # fmt: skip
+
+_DIRECT = frozenset({"add", "sub", "neg", "mul", "div"})
+
+# --- scaled rules -----------------------------------------------------------------------------------------------------
+
+
+def _sc_exp(e: Engine, v: Value) -> Scaled:
+    return Scaled(e.one(v.dtype), e.linear(v.operands[0]))
+
+
+def _sc_pow(e: Engine, v: Value) -> Scaled | None:
+    base, power = v.operands
+    k, n = number_of(base), number_of(power)
+    if k is not None and k > 0:
+        return Scaled(e.one(v.dtype), e.linear(power).scale(_ln(k)))
+    return None if n is None else power_of(e, e.scaled(base), n, v.dtype)
+
+
+def power_of(e: Engine, reading: Scaled, n: Fraction, dtype: str) -> Scaled | None:
+    """(c·exp s)ⁿ = cⁿ·exp(n·s): for a positive constant c, or any c and integer n."""
+    k = reading.number
+    if k is not None and k > 0:
+        try:
+            return Scaled(e.builder.constant(float(k) ** float(n), dtype), reading.exponent.scale(n))
+        except OverflowError:
+            return None
+    if reading.trivial or n.denominator != 1:
+        return None
+    return Scaled(e.builder.apply("pow", reading.coefficient, float(n)), reading.exponent.scale(n))
+
+
+def _sc_sqrt(e: Engine, v: Value) -> Scaled | None:
+    reading = e.scaled(v.operands[0])
+    return None if reading.trivial else power_of(e, reading, Fraction(1, 2), v.dtype)
+
+
+def _sc_mul(e: Engine, v: Value) -> Scaled | None:
+    a, b = (e.scaled(o) for o in v.operands)
+    for one, other in ((a, b), (b, a)):
+        mask = boolean(other.coefficient) if other.trivial else None
+        if mask is not None and not one.trivial:
+            return Scaled(one.coefficient, e.hide(one.exponent, mask, v))
+    return Scaled(e.times(a.coefficient, b.coefficient), a.exponent + b.exponent)
+
+
+def boolean(value: Value) -> Value | None:
+    """The condition behind a 0/1 float value made by casting it."""
+    if value.op in ("unsqueeze", "expand"):
+        return None
+    return value.operands[0] if value.op == "cast" and value.operands[0].dtype == "bool" else None
+
+
+def _sc_div(e: Engine, v: Value) -> Scaled:
+    a, b = (e.scaled(o) for o in v.operands)
+    return Scaled(e.over(a.coefficient, b.coefficient), a.exponent - b.exponent)
+
+
+def _sc_neg(e: Engine, v: Value) -> Scaled:
+    a = e.scaled(v.operands[0])
+    return Scaled(e.times(a.coefficient, e.builder.constant(-1.0, v.dtype)), a.exponent)
+
+
+def _sc_add(e: Engine, v: Value) -> Scaled | None:
+    return _two_terms(e, v, Fraction(1))
+
+
+def _sc_sub(e: Engine, v: Value) -> Scaled | None:
+    return _two_terms(e, v, Fraction(-1))
+
+
+def _two_terms(e: Engine, v: Value, sign: Fraction) -> Scaled | None:
+    a, b = (e.scaled(o) for o in v.operands)
+    if a.trivial and b.trivial:
+        return None
+    ka, kb = a.number, b.number
+    if a.exponent == b.exponent:
+        op = "add" if sign > 0 else "sub"
+        if ka is not None and kb is not None:
+            return Scaled(e.builder.constant(float(ka + sign * kb), v.dtype), a.exponent)
+        return Scaled(e.builder.apply(op, a.coefficient, b.coefficient), a.exponent)
+    if ka is None or kb is None:
+        return None
+    kb *= sign
+    if ka > 0 and kb > 0:
+        total = e.algebra.logaddexp(a.exponent + Linear.number(_ln(ka)), b.exponent + Linear.number(_ln(kb)))
+        return Scaled(e.one(v.dtype), total)
+    if ka == -kb and ka > 0 and a.trivial:
+        return complement(e, b.exponent, ka, v.dtype)
+    return None
+
+
+def complement(e: Engine, s: Linear, k: Fraction, dtype: str) -> Scaled | None:
+    """k·(1 − exp(s)) where exp(s) is a sigmoid: 1 − σ(w) = σ(−w). No cancellation is left."""
+    for atom, c in s.terms:
+        if atom.op != "softplus" or c != -1:
+            continue
+        w = e.linear(atom.operands[0])
+        rest = s + Linear.of(atom)
+        if rest.is_zero:
+            return Scaled(e.builder.constant(float(k), dtype), w - Linear.of(atom))
+        if rest == w:
+            return Scaled(e.builder.constant(float(k), dtype), Linear.of(atom).scale(Fraction(-1)))
+    return None
+
+
+def _sc_sigmoid(e: Engine, v: Value) -> Scaled:
+    minus = e.linear(v.operands[0]).scale(Fraction(-1))
+    return Scaled(e.one(v.dtype), e.algebra.softplus(minus).scale(Fraction(-1)))
+
+
+def _sc_softmax(e: Engine, v: Value) -> Scaled | None:
+    form = e.linear(v.operands[0])
+    total = e.algebra.lse(form, v.axes, v.shape)
+    return None if total is None else Scaled(e.one(v.dtype), form - total)
+
+
+def _sc_sum(e: Engine, v: Value) -> Scaled | None:
+    source = v.operands[0]
+    reading = e.scaled(source)
+    if reading.trivial:
+        return None
+    divisor = element_count(source.shape, v.axes) if v.op == "mean" else 1
+    if not divisor:
+        return None
+    k = reading.number
+    if k is not None:
+        total = e.algebra.lse(reading.exponent, v.axes, source.shape)
+        if total is None:
+            return None
+        return Scaled(e.builder.constant(float(k / divisor), v.dtype), _drop_axes(e, total, v))
+    return _weighted_sum(e, v, reading, Fraction(1, divisor))
+
+
+def _weighted_sum(e: Engine, v: Value, reading: Scaled, scale: Fraction) -> Scaled | None:
+    """Σ c·exp(s) = (Σ c·softmax(s))·exp(lse s), for weights c of any sign."""
+    source = v.operands[0]
+    varying, fixed = e.algebra.pull(reading.exponent, v.axes, source.type.rank)
+    total = e.algebra.lse(varying, v.axes, source.shape)
+    if total is None or len(v.axes) != 1:
+        return None
+    if not varying.terms:
+        terms = reading.coefficient
+        total = Linear()
+    else:
+        logits = e.algebra.materialise(varying, e.algebra.dtype_of(varying), source.shape)
+        weights = e.builder.cast(e.builder.make("softmax", logits, axis=v.axes[0]), v.dtype)
+        terms = e.times(e.builder.cast(reading.coefficient, v.dtype), weights)
+    terms = e.builder.expand(terms, source.shape)
+    summed = e.builder.make("sum", terms, axes=v.axes, keepdim=v.attr("keepdim"))
+    coefficient = e.times(summed, e.builder.constant(float(scale), v.dtype))
+    return Scaled(coefficient, _drop_axes(e, fixed + total, v))
+
+
+def _sc_prod(e: Engine, v: Value) -> Scaled | None:
+    source = v.operands[0]
+    reading = e.scaled(source)
+    if reading.trivial or reading.number is None or reading.number <= 0:
+        return None
+    form = reading.exponent + Linear.number(_ln(reading.number))
+    exponents = e.algebra.materialise(form, _carrier(e, form), source.shape)
+    if v.op == "prod":
+        total = e.builder.make("sum", exponents, axes=v.axes, keepdim=v.attr("keepdim"))
+    else:
+        total = e.builder.make("cumsum", exponents, axis=v.axes[0])
+    return Scaled(e.one(v.dtype), Linear.of(total))
+
+
+def _carrier(e: Engine, form: Linear) -> str:
+    """The format exponents are carried in: at least float32."""
+    dtype = e.algebra.dtype_of(form)
+    return dtype if FORMATS[dtype].precision >= 24 else "float32"
+
+
+def _sc_cumsum(e: Engine, v: Value) -> Scaled | None:
+    reading = e.scaled(v.operands[0])
+    if reading.trivial or reading.number is None:
+        return None
+    return Scaled(reading.coefficient, e.algebra.scan("logcumsumexp", reading.exponent, v.axes[0], v.shape))
+
+
+def _positive_form(e: Engine, value: Value) -> Linear | None:
+    """ln of a value that is a positive constant times an exponential."""
+    reading = e.scaled(value)
+    k = reading.number
+    return None if k is None or k <= 0 else reading.exponent + Linear.number(_ln(k))
+
+
+def _sc_max(e: Engine, v: Value) -> Scaled | None:
+    source = v.operands[0]
+    form = _positive_form(e, source)
+    if form is None or e.scaled(source).trivial:
+        return None
+    return Scaled(e.one(v.dtype), _drop_axes(e, e.algebra.max(form, v.axes, source.shape), v))
+
+
+def _sc_extremum(e: Engine, v: Value) -> Scaled | None:
+    """max(eᵃ, eᵇ) = e^max(a, b), and for clamps with a positive bound."""
+    forms = [_positive_form(e, o) for o in v.operands]
+    if forms[0] is None or forms[1] is None or all(e.scaled(o).trivial for o in v.operands):
+        return None
+    dtype = _carrier(e, forms[0] + forms[1])
+    a, b = (e.algebra.materialise(f, dtype) for f in forms if f is not None)
+    return Scaled(e.one(v.dtype), Linear.of(e.builder.make(v.op, a, b)))
+
+
+def _sc_where(e: Engine, v: Value) -> Scaled | None:
+    condition, a, b = v.operands
+    ra, rb = e.scaled(a), e.scaled(b)
+    if ra.trivial and rb.trivial:
+        return None
+    if constant_of(b) == 0 and ra.number is not None:
+        return Scaled(ra.coefficient, e.hide(ra.exponent, condition, v))
+    if constant_of(a) == 0 and rb.number is not None:
+        return Scaled(rb.coefficient, e.hide(rb.exponent, e.builder.make("not", condition), v))
+    forms = [_positive_form(e, o) for o in (a, b)]
+    if forms[0] is None or forms[1] is None:
+        return None
+    dtype = _carrier(e, forms[0] + forms[1])
+    x, y = (e.algebra.materialise(f, dtype) for f in forms if f is not None)
+    return Scaled(e.one(v.dtype), Linear.of(e.builder.make("where", condition, x, y)))
+
+
+def _sc_view(e: Engine, v: Value) -> Scaled | None:
+    source = v.operands[0]
+    reading = e.scaled(source)
+    if reading.trivial:
+        return None
+    form = e.algebra.view(reading.exponent, v)
+    if form is None:
+        return None
+    if reading.number is not None:
+        return Scaled(reading.coefficient, form)
+    whole = e.builder.expand(reading.coefficient, source.shape)
+    return Scaled(e.builder.make(v.op, whole, *v.operands[1:], **dict(v.attrs)), form)
+
+
+def _sc_cast(e: Engine, v: Value) -> Scaled | None:
+    """A rounding is the identity on reals: the exponent stays in the format it was computed in."""
+    source = v.operands[0]
+    if not is_float(source.dtype):
+        return None
+    reading = e.scaled(source)
+    return None if reading.trivial else reading
+
+
+def _sc_topk(e: Engine, v: Value) -> Scaled | None:
+    reading = e.scaled(v.operands[0])
+    if reading.trivial or reading.number is None or reading.number <= 0:
+        return None
+    form = e.algebra.topk(reading.exponent, v)
+    return None if form is None else Scaled(reading.coefficient, form)
+
+
+def _sc_concat(e: Engine, v: Value) -> Scaled | None:
+    forms = [_positive_form(e, o) for o in v.operands]
+    if any(f is None for f in forms) or all(e.scaled(o).trivial for o in v.operands):
+        return None
+    dtype = "float64" if v.dtype == "float64" else "float32"
+    parts = [
+        e.algebra.materialise(f, dtype, o.shape) for f, o in zip(forms, v.operands, strict=True) if f is not None
+    ]
+    return Scaled(e.one(v.dtype), Linear.of(e.builder.make("concat", *parts, axis=cast(int, v.attr("axis")))))
+
+
+def _sc_matmul(e: Engine, v: Value) -> Scaled | None:
+    """exp(S) @ V = (softmax(S) @ V)·exp(lse S); a column of ones, or exponentials on the right, likewise."""
+    a, b = v.operands
+    ra, rb = e.scaled(a), e.scaled(b)
+    if min(a.type.rank, b.type.rank) < 2 or ra.number is None or not rb.trivial or ra.trivial:
+        return None
+    axis = a.type.rank - 1
+    varying, fixed = e.algebra.pull(ra.exponent, (axis,), a.type.rank)
+    total = e.algebra.lse(varying, (axis,), a.shape)
+    if not varying.terms or total is None:
+        return None
+    logits = e.algebra.materialise(varying, e.algebra.dtype_of(varying), a.shape)
+    weights = e.builder.cast(e.builder.make("softmax", logits, axis=axis), v.dtype)
+    try:
+        product = e.builder.make("matmul", weights, b)
+    except ShapeError:
+        return None
+    return Scaled(e.times(product, ra.coefficient), fixed + total)
+
+
+SCALED: dict[str, ScaledRule] = {
+    "exp": _sc_exp, "pow": _sc_pow, "sqrt": _sc_sqrt, "mul": _sc_mul, "div": _sc_div, "neg": _sc_neg,
+    "add": _sc_add, "sub": _sc_sub, "sigmoid": _sc_sigmoid, "softmax": _sc_softmax, "sum": _sc_sum,
+    "mean": _sc_sum, "prod": _sc_prod, "cumprod": _sc_prod, "cumsum": _sc_cumsum, "max": _sc_max,
+    "maximum": _sc_extremum, "minimum": _sc_extremum, "where": _sc_where, "cast": _sc_cast,
+    "topk_values": _sc_topk, "concat": _sc_concat, "matmul": _sc_matmul,
+    "unsqueeze": _sc_view, "squeeze": _sc_view, "transpose": _sc_view, "slice": _sc_view, "gather": _sc_view,
+    "expand": _sc_view, "reshape": _sc_view,
+}  # fmt: skip
