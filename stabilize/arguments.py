@@ -1,0 +1,219 @@
+"""What MODEL, OUT and FILE mean on the command line: how they are read, checked and written."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+import traceback
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias, TypeVar, cast, final
+
+from stabilize.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+    from torch.export import ExportedProgram
+
+Arrays: TypeAlias = "Mapping[str, npt.NDArray[np.generic]]"
+_T = TypeVar("_T")
+
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model named on the command line.
+
+    name: as the user wrote it.
+    kind: `"onnx"` or `"torch"`.
+    model: the path of a `.onnx` file, or an `ExportedProgram`.
+    example_inputs: what the model was exported with; None for ONNX.
+    """
+
+    name: str
+    kind: Literal["onnx", "torch"]
+    model: Path | ExportedProgram
+    example_inputs: object = None
+
+
+def read_model(text: str) -> Subject:
+    """Resolve MODEL: a `.onnx` file, a `.pt2` file, or `package.module:factory`.
+
+    Raises UsageError when `text` is none of these, ModelError or OSError when it cannot be read.
+    """
+    suffix = Path(text).suffix.lower()
+    if suffix == ".onnx":
+        return Subject(text, "onnx", _existing(text))
+    if suffix == ".pt2":
+        from stabilize.frontends.pt2 import read
+
+        program = read(_existing(text))
+        return Subject(text, "torch", program, program.example_inputs)
+    if _FACTORY.fullmatch(text):
+        return _from_factory(text)
+    raise UsageError(f"MODEL is a .onnx file, a .pt2 file or package.module:factory, not {text!r}")
+
+
+def _existing(text: str) -> Path:
+    path = Path(text)
+    if path.is_dir():
+        raise ModelError(f"{text}: is a directory")
+    if not path.exists():
+        raise ModelError(f"{text}: no such file")
+    return path
+
+
+def _from_factory(text: str) -> Subject:
+    """Call `package.module:factory` and export what it returns, in the mode (train or eval) that it is in."""
+    import torch
+
+    result = _users_code(f"{text} failed", lambda: _factory(text)())
+    match result:
+        case (torch.nn.Module() as module, inputs):
+            example_inputs = cast("object", inputs)
+            args, kwargs = split_inputs(example_inputs)
+        case _:
+            raise ModelError(f"{text}: must return (torch.nn.Module, example_inputs), not {_kind(result)}")
+    program = _users_code(
+        f"{text}: torch.export cannot capture the module", lambda: torch.export.export(module, args, kwargs)
+    )
+    return Subject(text, "torch", program, example_inputs)
+
+
+def _factory(text: str) -> Callable[[], object]:
+    module_name, _, path = text.partition(":")
+    folder = os.getcwd()
+    if folder not in sys.path:  # like `python -m`: a module beside the user is found
+        sys.path.insert(0, folder)
+    target: object = importlib.import_module(module_name)
+    for name in path.split("."):
+        target = getattr(target, name)
+    if not callable(target):
+        raise ModelError(f"{text}: {path} is {_kind(target)}, not a callable that returns (module, example_inputs)")
+    return cast("Callable[[], object]", target)
+
+
+def _users_code(what: str, run: Callable[[], _T]) -> _T:
+    """`run()`, with whatever the user's code raises told in one line that ends in the place that raised it."""
+    try:
+        return run()
+    except ModelError:
+        raise
+    except Exception as error:
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(os.getcwd())]
+        place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+        message = next(iter(str(error).strip().splitlines()), "")
+        raise ModelError(f"{what}: {type(error).__name__}: {message}{place}") from error
+
+
+def split_inputs(example_inputs: object) -> tuple[tuple[object, ...], dict[str, object]]:
+    """Example inputs as positional and keyword arguments: a tuple, a dictionary of keywords, or one tensor."""
+    if isinstance(example_inputs, dict):
+        return (), {str(k): v for k, v in cast("dict[object, object]", example_inputs).items()}
+    if isinstance(example_inputs, tuple | list):
+        return tuple(cast("tuple[object, ...]", example_inputs)), {}
+    return (example_inputs,), {}
+
+
+def _kind(value: object) -> str:
+    return f"an object of type {type(value).__name__}"
+
+
+# -- input data ------------------------------------------------------------------------------------------------------
+
+
+def read_arrays(path: str) -> Arrays:
+    """The arrays of a `.npz` file; pickled objects are refused."""
+    import numpy as np
+
+    try:
+        with np.load(_existing(path), allow_pickle=False) as data:
+            if not isinstance(data, np.lib.npyio.NpzFile):
+                raise ModelError(f"{path}: one array, not a .npz file of named arrays")
+            return cast("Arrays", {name: data[name] for name in data.files})
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path}: not a readable .npz file: {error}") from error
+
+
+def bind_inputs(subject: Subject, arrays: Arrays, file: str) -> object:
+    """Example inputs for `subject` from `arrays`: by input name, or by position when they are `arr_0`, `arr_1`, …"""
+    if subject.kind == "onnx":
+        return dict(arrays)
+    import torch
+
+    program = cast("ExportedProgram", subject.model)
+    tensors = {name: torch.as_tensor(array) for name, array in arrays.items()}
+    names = list(program.graph_signature.user_inputs)
+    if set(tensors) == {f"arr_{i}" for i in range(len(names))}:
+        flat = [tensors[f"arr_{i}"] for i in range(len(names))]
+    else:
+        missing = [str(name) for name in names if name not in tensors]
+        if missing:
+            wanted = ", ".join(map(str, names))
+            raise ModelError(f"{file}: no array {missing[0]!r}; the inputs of {subject.name} are {wanted}")
+        flat = [tensors[str(name)] for name in names]
+    return _nested(program, flat)
+
+
+def _nested(program: ExportedProgram, flat: list[torch.Tensor]) -> object:
+    """Flat inputs in the structure the program was exported with."""
+    from torch.utils import _pytree as pytree
+
+    spec = cast("pytree.TreeSpec", program.call_spec.in_spec)
+    args, kwargs = cast("tuple[tuple[object, ...], dict[str, object]]", pytree.tree_unflatten(flat, spec))
+    if args and kwargs:
+        raise ModelError("a model with both positional and keyword inputs takes no --input-data")
+    return kwargs or args
+
+
+# -- output ----------------------------------------------------------------------------------------------------------
+
+
+def check_output(path: str, suffix: str) -> Path:
+    """Refuse, before any work is done, a path that cannot be written or that says another format."""
+    target = Path(path)
+    if target.suffix.lower() != suffix:
+        raise UsageError(f"{path}: must end in {suffix}")
+    if target.is_dir():
+        raise UsageError(f"{path}: is a directory")
+    target = target.resolve()
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{path}: is not a regular file")
+    if not target.parent.is_dir():
+        raise UsageError(f"{path}: no such directory: {target.parent}")
+    if not os.access(target.parent, os.W_OK):
+        raise UsageError(f"{path}: cannot write in {target.parent}")
+    return target
+
+
+def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write `path` whole or not at all: under a temporary name beside it, then renamed over it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_model(model: object, path: Path) -> None:
+    """Save what `optimize` returned for a `Subject`."""
+    if path.suffix.lower() == ".onnx":
+        from stabilize.frontends.onnx import save
+
+        save(model, path)
+        return
+    from stabilize.frontends.pt2 import write
+
+    write_file(path, lambda file: write(cast("ExportedProgram", model), file))
