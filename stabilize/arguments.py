@@ -76,12 +76,11 @@ def _from_factory(text: str) -> Subject:
     import torch
 
     result = _users_code(f"{text} failed", lambda: _factory(text)())
-    match result:
-        case (torch.nn.Module() as module, inputs):
-            example_inputs = cast("object", inputs)
-            args, kwargs = split_inputs(example_inputs)
-        case _:
-            raise ModelError(f"{text}: must return (torch.nn.Module, example_inputs), not {_kind(result)}")
+    pair = cast("tuple[object, ...]", result) if isinstance(result, tuple) else ()
+    if len(pair) != 2 or not isinstance(pair[0], torch.nn.Module):
+        raise ModelError(f"{text}: must return (torch.nn.Module, example_inputs), not {_kind(result)}")
+    module, example_inputs = pair
+    args, kwargs = split_inputs(example_inputs)
     program = _users_code(
         f"{text}: torch.export cannot capture the module", lambda: torch.export.export(module, args, kwargs)
     )
