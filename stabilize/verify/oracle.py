@@ -1,0 +1,177 @@
+"""The oracle: the value of a formula exactly as written, over the extended reals, in arbitrary precision.
+
+Leaves are exact (every float is a real number); a `cast` to another float format is the identity; nothing
+overflows, so exp(1e4)/exp(1e4) is 1. Precision is doubled until every ball is tight. Where the formula itself
+is singular (0/0 in a row that is all −inf) the answer is NaN, by the conventions in `stabilize.verify.reals`.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import flint
+import numpy as np
+import torch
+from flint import arb
+
+from stabilize.graph.value import Value, cone
+from stabilize.verify import oracle_fused as fused
+from stabilize.verify import oracle_rules as rules
+from stabilize.verify import reals
+from stabilize.verify.execute import concrete, symbol_sizes
+from stabilize.verify.oracle_rules import Context, OracleArray, Rule, elementwise_map
+from stabilize.verify.reals import ONE, UNKNOWN, ZERO, Reals, UndecidedError
+
+_START_BITS: Final = 192
+_SNAP_BITS: Final = 1024
+
+
+def evaluate(
+    roots: Sequence[Value],
+    leaves: Mapping[Value, torch.Tensor],
+    *,
+    digits: int = 24,
+    floor: int = -1200,
+    max_bits: int = 2**17,
+) -> list[OracleArray]:
+    """The exact values of `roots`, as balls.
+
+    digits: decimal digits to which every element is known, relative to itself.
+    floor: an element whose ball lies within ±2**floor is known well enough (it is 0 to every format).
+    max_bits: where doubling the precision ends; elements that are not tight by then become `reals.UNKNOWN`.
+    """
+    arrays = {leaf.index: array_of(tensor) for leaf, tensor in leaves.items()}
+    sizes = symbol_sizes({leaf: tuple(tensor.shape) for leaf, tensor in leaves.items()})
+    need = round(digits * 3.33)
+    bits = _START_BITS
+    while True:
+        with flint.ctx.workprec(bits):
+            edge = arb(2) ** floor
+            try:
+                context = Context(Reals(snap=bits >= _SNAP_BITS), sizes)
+                results = interpret(roots, dict(arrays), context, leaves)
+            except UndecidedError:
+                results = [np.full(concrete(r.shape, sizes), UNKNOWN, dtype=object) for r in roots]
+            if bits >= max_bits or all(is_tight(x, need, edge) for r in results for x in r.flat):
+                return [_withheld(r, need, edge) for r in results]
+        bits *= 2
+
+
+def _withheld(array: OracleArray, need: int, edge: arb) -> OracleArray:
+    """`array` with `UNKNOWN` in place of what could not be bounded."""
+
+    def withhold(x: object) -> object:
+        return x if is_tight(x, need, edge) else UNKNOWN
+
+    return elementwise_map(withhold, array)
+
+
+def interpret(
+    roots: Sequence[Value], arrays: dict[int, OracleArray], context: Context, leaves: Mapping[Value, object]
+) -> list[OracleArray]:
+    """Evaluate at the working precision of flint; `arrays` holds what is known by value index, and is filled."""
+    for value in cone(roots, leaves):
+        if value.index not in arrays:
+            operands = [arrays[o.index] for o in value.operands]
+            arrays[value.index] = ORACLE[value.op](context, value, operands)
+    return [arrays[root.index] for root in roots]
+
+
+def array_of(tensor: torch.Tensor) -> OracleArray:
+    """The exact numbers of a tensor."""
+    result = np.empty(tensor.numel(), dtype=object)
+    if tensor.is_floating_point():
+        result[:] = [reals.lift(float(x)) for x in tensor.detach().double().flatten().numpy()]
+    elif tensor.dtype == torch.bool:
+        result[:] = [bool(x) for x in tensor.flatten().numpy()]
+    else:
+        result[:] = [int(x) for x in tensor.flatten().numpy()]
+    return result.reshape(tuple(tensor.shape))
+
+
+def is_tight(x: object, need: int, edge: arb) -> bool:
+    """Whether `x` is exact, infinite or NaN, or a ball with `need` good bits, or one inside ±`edge`."""
+    if not isinstance(x, arb):
+        return True
+    return x.is_finite() and (x.rel_accuracy_bits() >= need or bool(x.abs_upper() < edge))
+
+
+#: Primitive → its exact meaning.
+ORACLE: dict[str, Rule] = {
+    "input": rules.leaf,
+    "opaque": rules.leaf,
+    "constant": rules.constant,
+    "arange": rules.arange,
+    "neg": rules.elementwise(reals.neg),
+    "abs": rules.elementwise(reals.absolute),
+    "exp": rules.elementwise(reals.exp),
+    "expm1": rules.elementwise(reals.expm1),
+    "log": rules.method("log"),
+    "log1p": rules.method("log1p"),
+    "sqrt": rules.method("sqrt"),
+    "sigmoid": rules.elementwise(reals.sigmoid),
+    "log_sigmoid": rules.elementwise(reals.log_sigmoid),
+    "softplus": rules.elementwise(reals.softplus),
+    "tanh": rules.elementwise(reals.tanh),
+    "relu": rules.method("relu"),
+    "sign": rules.method("signum"),
+    "erf": rules.elementwise(reals.erf),
+    "erfc": rules.elementwise(reals.erfc),
+    "sin": rules.elementwise(reals.sin),
+    "cos": rules.elementwise(reals.cos),
+    "floor": rules.method("floor"),
+    "detach": lambda context, value, operands: operands[0],
+    "isnan": rules.elementwise(reals.isnan),
+    "not": rules.logical(operator.not_),
+    "cast": rules.to_dtype,
+    "add": rules.method("add"),
+    "sub": rules.method("sub"),
+    "mul": rules.method("mul"),
+    "div": rules.method("div"),
+    "pow": rules.method("pow"),
+    "maximum": rules.method("maximum"),
+    "minimum": rules.method("minimum"),
+    "logaddexp": rules.method("logaddexp"),
+    "xlogy": rules.method("xlogy"),
+    "eq": rules.comparison(lambda sign: sign == 0),
+    "ne": rules.comparison(lambda sign: sign != 0, for_nan=True),
+    "lt": rules.comparison(lambda sign: sign < 0),
+    "le": rules.comparison(lambda sign: sign <= 0),
+    "gt": rules.comparison(lambda sign: sign > 0),
+    "ge": rules.comparison(lambda sign: sign >= 0),
+    "and": rules.logical(bool.__and__),
+    "or": rules.logical(bool.__or__),
+    "where": rules.select,
+    "sum": rules.reduction("sum"),
+    "mean": rules.mean,
+    "prod": rules.reduction("prod"),
+    "max": rules.reduction("max"),
+    "min": rules.negated(rules.reduction("max")),
+    "logsumexp": rules.reduction("logsumexp"),
+    "any": rules.quantifier(any),
+    "all": rules.quantifier(all),
+    "argmax": rules.argmax,
+    "cumsum": rules.scan(Reals.add, ZERO),
+    "cumprod": rules.scan(Reals.mul, ONE),
+    "logcumsumexp": rules.rowwise(rules.logcumsumexp),
+    "softmax": rules.rowwise(lambda arithmetic, row, value: arithmetic.softmax(row)),
+    "log_softmax": rules.rowwise(lambda arithmetic, row, value: arithmetic.log_softmax(row)),
+    "topk_values": rules.rowwise(rules.topk_values),
+    "topk_indices": rules.rowwise(rules.topk_positions),
+    "matmul": lambda context, value, operands: rules.matmul(context, operands[0], operands[1]),
+    "reshape": lambda context, value, operands: operands[0].reshape(concrete(value.shape, context.sizes)),
+    "unsqueeze": lambda context, value, operands: np.expand_dims(operands[0], value.axes),
+    "squeeze": lambda context, value, operands: np.squeeze(operands[0], value.axes),
+    "transpose": rules.transpose,
+    "expand": lambda context, value, operands: np.broadcast_to(operands[0], concrete(value.shape, context.sizes)),
+    "slice": rules.window,
+    "gather": rules.gather,
+    "concat": lambda context, value, operands: np.concatenate(list(operands), value.axes[0]),
+    "one_hot": rules.one_hot,
+    "cross_entropy": fused.cross_entropy,
+    "nll_loss": fused.nll_loss,
+    "bce_with_logits": fused.bce_with_logits,
+    "attention": fused.attention,
+}
