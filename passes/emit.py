@@ -230,7 +230,9 @@ class Emitter:
             return self.builder.make(atom.op, inner, **dict(atom.attrs))
         if is_view(atom):
             moved = self.atom(atom.operands[0], dtype)
-            return self.builder.make(atom.op, moved, *atom.operands[1:], **dict(atom.attrs))
+            return self._without_kept_axes(
+                self.builder.make(atom.op, moved, *atom.operands[1:], **dict(atom.attrs))
+            )
         return self.builder.cast(atom, dtype)
 
     def _term(self, term: Term, dtype: str) -> Value:
@@ -239,7 +241,7 @@ class Emitter:
     def _viewed(self, value: Value, term: Term) -> Value:
         for view in term.views:
             value = self.builder.make(view.op, value, *view.operands[1:], **dict(view.attrs))
-        return value
+        return self._without_kept_axes(value)
 
     def _plain_term(self, term: Term, dtype: str) -> Value:
         b = self.builder

@@ -45,6 +45,17 @@ class Scaled:
         return number_of(self.coefficient)
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class WeightedSum:
+    """scale·Σ weights·exp(varying), over axes of a value of `shape`: how a coefficient came about."""
+
+    weights: Value
+    varying: Linear
+    host: Value
+    scale: Fraction
+
+
 def number_of(value: Value) -> Fraction | None:
     """The finite number that every element of `value` equals, exactly; None otherwise."""
     k = constant_of(value)
@@ -62,6 +73,7 @@ class Engine:
         self.algebra = Algebra(builder)
         self._linear: dict[Value, Linear] = {}
         self._scaled: dict[Value, Scaled] = {}
+        self._weighted: dict[Value, WeightedSum] = {}
 
     def read(self, values: list[Value]) -> None:
         """Read the host's values, given in topological order; its own sums are remembered for emission."""
@@ -95,18 +107,22 @@ class Engine:
         if found is None:
             rule = SCALED.get(value.op) if is_float(value.dtype) else None
             found = (rule(self, value) if rule else None) or self.plain(value)
-            if found.trivial or len(found.exponent.terms) > _MAX_TERMS:
+            if len(found.exponent.terms) > _MAX_TERMS or (found.trivial and not self._reveals(value)):
                 found = self.plain(value)
             self._scaled[value] = found
         return found
+
+    def _reveals(self, value: Value) -> bool:
+        """Whether exponentials went into `value` and cancelled, so that its coefficient is worth keeping."""
+        return any(is_float(o.dtype) and self.scaled(o).coefficient is not o for o in value.operands)
 
     def plain(self, value: Value) -> Scaled:
         return Scaled(value, Linear())
 
     def log_of(self, value: Value) -> Linear | None:
         """ln(value) as a linear form, when the reading of `value` has an exponent and a known sign."""
-        reading = self.scaled(value)
-        if reading.trivial:
+        reading = self.supported(self.scaled(value))
+        if reading.trivial and reading.coefficient is value:
             k = reading.number
             return Linear.number(Fraction(math.log(k))) if k is not None and k > 0 else None
         return self.log_coefficient(reading)
@@ -119,6 +135,55 @@ class Engine:
         if k <= 0:
             return None
         return reading.exponent + Linear.number(_ln(k))
+
+    # --- weighted sums ----------------------------------------------------------------------------------------------
+
+    def weigh(self, coefficient: Value, weighted: WeightedSum) -> None:
+        """Remember that `coefficient` is Σ weights·softmax."""
+        self._weighted[coefficient] = weighted
+
+    def weighted(self, coefficient: Value) -> WeightedSum | None:
+        return self._weighted.get(coefficient)
+
+    def supported(self, reading: Scaled, extra: Fraction | None = None) -> Scaled:
+        """A weighted sum (plus `extra` > 0) shifted by the maximum over its *support*, the entries of nonzero weight.
+
+        A mask given as 0/1 weights hides large entries; a maximum over those would underflow all others. The shift is
+        kept finite, so that rows without support stay 0 instead of turning into NaN.
+        """
+        weighted = self._weighted.get(reading.coefficient)
+        if weighted is None:
+            return reading
+        b, host = self.builder, weighted.host
+        shape, axes = host.operands[0].shape, host.axes
+        shown = self.support(weighted)
+        dtype = self.algebra.dtype_of(shown)
+        logits = self.algebra.materialise(shown, dtype)
+        floor = math.log(extra) if extra is not None else -FORMATS[dtype].max
+        top = b.make("detach", b.apply("maximum", b.reduce("max", logits, axes), floor))
+        weights = b.cast(weighted.weights, dtype)
+        terms = b.expand(b.make("mul", weights, b.make("exp", b.make("sub", logits, top))), shape)
+        total = b.reduce("sum", terms, axes)
+        if weighted.scale != 1:
+            total = b.apply("mul", total, weighted.scale)
+        if extra is not None:
+            total = b.make("add", total, b.make("exp", b.apply("sub", math.log(extra), top)))
+        if not host.attr("keepdim"):
+            total, top = b.squeeze(total, axes), b.squeeze(top, axes)
+        self._scaled[total] = self.plain(total)  # final: reading it again would shift it again
+        rest = reading.exponent - self.weighted_exponent(weighted)
+        return Scaled(total, rest + Linear.of(top))
+
+    def support(self, weighted: WeightedSum) -> Linear:
+        zero = self.builder.constant(0.0, weighted.weights.dtype)
+        nonzero = self.builder.make("ne", weighted.weights, zero)
+        return self.hide(weighted.varying, nonzero, weighted.weights)
+
+    def weighted_exponent(self, weighted: WeightedSum) -> Linear:
+        source = weighted.host.operands[0]
+        total = self.algebra.lse(weighted.varying, weighted.host.axes, source.shape)
+        assert total is not None
+        return _drop_axes(self, total, weighted.host)
 
     # --- building coefficients ------------------------------------------------------------------------------------
 
@@ -344,7 +409,31 @@ def boolean(value: Value) -> Value | None:
 
 def _sc_div(e: Engine, v: Value) -> Scaled:
     a, b = (e.scaled(o) for o in v.operands)
+    weighted = e.weighted(b.coefficient)
+    if weighted is not None:
+        b = e.supported(b)
+    elif v.operands[1].op == "add":
+        weighted, b = _guarded(e, v.operands[1], b)
+    if weighted is not None and _carries(a.coefficient, weighted.weights):
+        a = Scaled(a.coefficient, a.exponent - weighted.varying + e.support(weighted))
     return Scaled(e.over(a.coefficient, b.coefficient), a.exponent - b.exponent)
+
+
+def _guarded(e: Engine, total: Value, reading: Scaled) -> tuple[WeightedSum | None, Scaled]:
+    """Σ w·exp(s) + ε as a denominator: shifted by the maximum over the support and ln ε."""
+    for part, guard in (total.operands, total.operands[::-1]):
+        weighted = e.weighted(e.scaled(part).coefficient)
+        k = number_of(guard)
+        if weighted is not None and k is not None and k > 0:
+            return weighted, e.supported(e.scaled(part), extra=k)
+    return None, reading
+
+
+def _carries(coefficient: Value, weights: Value) -> bool:
+    """Whether `coefficient` is 0 wherever `weights` is: a product with it."""
+    return coefficient is weights or (
+        coefficient.op == "mul" and any(_carries(o, weights) for o in coefficient.operands)
+    )
 
 
 def _sc_neg(e: Engine, v: Value) -> Scaled:
@@ -440,6 +529,8 @@ def _weighted_sum(e: Engine, v: Value, reading: Scaled, scale: Fraction) -> Scal
     terms = e.builder.expand(terms, source.shape)
     summed = e.builder.make("sum", terms, axes=v.axes, keepdim=v.attr("keepdim"))
     coefficient = e.times(summed, e.builder.constant(float(scale), v.dtype))
+    if varying.terms:
+        e.weigh(coefficient, WeightedSum(reading.coefficient, varying, v, scale))
     return Scaled(coefficient, _drop_axes(e, fixed + total, v))
 
 

@@ -1,0 +1,94 @@
+"""What a rule is, what it may propose, and what it may look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, final
+
+from stabilize.graph.build import Builder
+from stabilize.graph.value import Value, cone
+from stabilize.passes.emit import Emitter
+from stabilize.passes.ranges import Ranges
+from stabilize.passes.scaled import Engine
+
+Safety: TypeAlias = Literal["exact", "approximate", "model-changing"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user asked for. `host` is "fx" or "onnx": some fused operators exist only on one."""
+
+    form: str = "softmax"
+    allow: str = "exact"
+    host: str = "fx"
+
+
+@final
+@dataclass(frozen=True)
+class Context:
+    """The readings of one graph that rules share."""
+
+    engine: Engine
+    ranges: Ranges
+    emitter: Emitter
+    options: Options = field(default_factory=Options)
+
+    @property
+    def builder(self) -> Builder:
+        return self.engine.builder
+
+    def broken(self, value: Value) -> bool:
+        return self.ranges.of(value).broken
+
+    def repairs(self, old: Value, new: Value) -> bool:
+        """Whether `new` leaves out a broken value that `old` computes, and brings none of its own."""
+        if new is old or new.type != old.type:
+            return False
+        before, after = cone([old]), set(cone([new]))
+        gone = [v for v in before if v not in after]
+        if not any(self.broken(v) for v in gone):
+            return False
+        known = set(before)
+        return not any(self.broken(v) for v in after if v not in known)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """Replace `old` by the first of `candidates` (best first) that its certificate accepts.
+
+    With no candidates the proposal only reports: `safety` is None, or names what a repair would cost.
+    """
+
+    rule: Rule
+    old: Value
+    candidates: tuple[Value, ...]
+    safety: Safety | None = "exact"
+    message: str = ""
+
+
+Match: TypeAlias = Callable[[Context, Value], Proposal | None]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A defect and its repair. `documentation` is the rule's own page (the docstring of its module).
+
+    `ops`: the primitives a match can end in; `severity`: of a finding by this rule when it breaks.
+    """
+
+    code: str
+    name: str
+    ops: frozenset[str]
+    match: Match
+    documentation: str
+    severity: Literal["error", "warning", "info"] = "error"
+
+    def proposal(self, old: Value, *candidates: Value, safety: Safety | None = "exact", message: str = "") -> Proposal:
+        return Proposal(self, old, candidates, safety, message)
+
+
+RuleTable: TypeAlias = Mapping[str, tuple[Rule, ...]]
