@@ -1,0 +1,258 @@
+"""Reading `.pt2` archives: ordinary ones load, damaged ones and ones that would run code are refused.
+
+Each dangerous archive is shown to be dangerous: loaded by torch itself, it leaves a file behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from stabilize.errors import ModelError
+from stabilize.frontends.pt2 import read, write
+
+Records = dict[str, bytes]
+
+
+class Net(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 3)
+        self.register_buffer("shift", torch.ones(3))
+
+    def forward(self, x: torch.Tensor, extra: dict[str, list[torch.Tensor]], *, scale: torch.Tensor) -> torch.Tensor:
+        rows = extra["more"][0].reshape(-1, 4)
+        e = torch.exp(self.linear(torch.cat([x, rows])) + self.shift)
+        return e[: x.shape[0] * 2 + 1] / e.sum() * scale
+
+
+class Touch:
+    """Unpickling this creates a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.fixture(scope="module")
+def program() -> torch.export.ExportedProgram:
+    dynamic = torch.export.Dim.DYNAMIC
+    return torch.export.export(
+        Net(),
+        (torch.randn(6, 4), {"more": [torch.randn(5, 8)]}),
+        {"scale": torch.randn(1)},
+        dynamic_shapes={"x": {0: dynamic}, "extra": {"more": [{0: dynamic}]}, "scale": None},
+    )
+
+
+@pytest.fixture(scope="module")
+def records(program: torch.export.ExportedProgram) -> Records:
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    with zipfile.ZipFile(buffer) as archive:
+        return {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+
+
+def save(records: Records, path: Path) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in records.items():
+            archive.writestr(f"model/{name}", data)
+    return path
+
+
+def edit_json(records: Records, name: str, edit: Callable[[object], None]) -> Records:
+    tree = json.loads(records[name])
+    edit(tree)
+    return {**records, name: json.dumps(tree).encode()}
+
+
+def edit_text(records: Records, name: str, pattern: str, new: str) -> Records:
+    text, count = re.subn(pattern, lambda _: new, records[name].decode())
+    assert count
+    return {**records, name: text.encode()}
+
+
+def test_an_ordinary_archive_round_trips(program: torch.export.ExportedProgram, tmp_path: Path) -> None:
+    path = tmp_path / "net.pt2"
+    with path.open("wb") as file:
+        write(program, file)
+    loaded = read(path)
+    args, kwargs = program.example_inputs
+    torch.testing.assert_close(loaded.module()(*args, **kwargs), program.module()(*args, **kwargs), rtol=0, atol=0)
+    assert loaded.range_constraints.keys() == program.range_constraints.keys()
+
+
+def test_the_helper_writes_archives_that_torch_reads(records: Records, tmp_path: Path) -> None:
+    assert read(save(records, tmp_path / "net.pt2")).graph_signature.user_inputs == ("x", "extra_more_0", "scale")
+
+
+# -- danger ---------------------------------------------------------------------------------------------------------
+
+WEIGHTS = "data/weights/model_weights_config.json"
+CONSTANTS = "data/constants/model_constants_config.json"
+
+
+def pickled_weight(records: Records, canary: Path) -> Records:
+    def edit(tree: dict) -> None:
+        payload = next(iter(tree["config"].values()))
+        payload["use_pickle"], payload["path_name"] = True, "weight_0"
+
+    bomb = io.BytesIO()
+    torch.save(Touch(canary), bomb)
+    return {**edit_json(records, WEIGHTS, edit), "data/weights/weight_0": bomb.getvalue()}
+
+
+def opaque_constant(records: Records, canary: Path) -> Records:
+    def edit(tree: dict) -> None:
+        tree["config"]["thing"] = {
+            "path_name": "opaque_obj_0", "is_param": False, "use_pickle": True, "tensor_meta": None
+        }  # fmt: skip
+
+    return {
+        **edit_json(records, CONSTANTS, edit),
+        "data/constants/opaque_obj_0": pickle.dumps(Touch(canary)),
+    }
+
+
+def pickled_sample_inputs(records: Records, canary: Path) -> Records:
+    bomb = io.BytesIO()
+    torch.save(((Touch(canary),), {}), bomb)
+    return {**records, "data/sample_inputs/model.pt": bomb.getvalue()}
+
+
+def legacy_weights(records: Records, canary: Path) -> Records:
+    bomb = io.BytesIO()
+    torch.save({"linear.weight": Touch(canary)}, bomb)
+    return {**records, "data/weights/model.pt": bomb.getvalue()}
+
+
+def size_expression(records: Records, canary: Path) -> Records:
+    code = f"Symbol.as_dummy.__globals__['__builtins__']['__import__']('os').mkdir({str(canary)!r})"
+    escaped = json.dumps(code)[1:-1]
+    return edit_text(records, "models/model.json", r'(?<="expr_str": ")Symbol[^"]*', escaped)
+
+
+@pytest.mark.parametrize(
+    ("attack", "named"),
+    [
+        (pickled_weight, "pickled tensor subclass"),
+        (opaque_constant, "pickled object"),
+        (pickled_sample_inputs, "sample inputs"),
+        (legacy_weights, "older layout"),
+        (size_expression, "not plain arithmetic"),
+    ],
+)
+def test_archives_that_run_code_are_refused(
+    attack: Callable[[Records, Path], Records], named: str, records: Records, tmp_path: Path
+) -> None:
+    canary = tmp_path / "ran"
+    path = save(attack(records, canary), tmp_path / "net.pt2")
+
+    with pytest.raises(ModelError, match=named) as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+    assert not canary.exists()
+
+    with contextlib.suppress(Exception):  # the code has run by the time torch notices that what it got is no tensor
+        torch.export.load(path)
+    assert canary.exists(), "harmless: this archive does not test anything"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "torch.ops.load_library",
+        "torch.hub.load",
+        "torch.load",
+        "torchX.hub.load",
+        "_operator.__builtins__.get",
+        "math.__loader__.load_module",
+        "torch.ops.__class__.mro",
+    ],
+)
+def test_graphs_that_call_other_things_than_operators_are_refused(
+    target: str, records: Records, tmp_path: Path
+) -> None:
+    changed = edit_text(records, "models/model.json", r"torch\.ops\.aten\.exp\.default", target)
+    with pytest.raises(ModelError, match=re.escape(repr(target))):
+        read(save(changed, tmp_path / "net.pt2"))
+
+
+@pytest.mark.parametrize(
+    "guard", ["__import__('os')", "L['x'].__class__", "(lambda: 1)()", "L['x').size()[0] > 1", "open('f')"]
+)
+def test_guards_other_than_comparisons_of_sizes_are_refused(guard: str, records: Records, tmp_path: Path) -> None:
+    def edit(tree: dict) -> None:
+        tree["guards_code"] = [guard]
+
+    with pytest.raises(ModelError, match="not plain arithmetic"):
+        read(save(edit_json(records, "models/model.json", edit), tmp_path / "net.pt2"))
+
+
+def test_a_plain_guard_is_kept(records: Records, tmp_path: Path) -> None:
+    guard = "L['x'].size()[0] % 2 == 0 and not 16*L['x'].size()[0] > 2**31"
+
+    def edit(tree: dict) -> None:
+        tree["guards_code"] = [guard]
+
+    assert guard in read(save(edit_json(records, "models/model.json", edit), tmp_path / "net.pt2"))._guards_code
+
+
+def test_argument_names_that_are_code_are_refused(records: Records, tmp_path: Path) -> None:
+    def edit(tree: dict) -> None:
+        signature = tree["graph_module"]["module_call_graph"][0]["signature"]
+        spec = json.loads(signature["in_spec"])
+        assert spec[1]["children_spec"][1]["context"] == '["scale"]'
+        spec[1]["children_spec"][1]["context"] = '["scale=print()"]'
+        signature["in_spec"] = json.dumps(spec)
+
+    changed = edit_json(records, "models/model.json", edit)
+    with pytest.raises(ModelError, match="not the name of an argument"):
+        read(save(changed, tmp_path / "net.pt2"))
+
+
+# -- damage ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: b"not an archive at all",
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:200] + bytes(300) + data[500:],
+    ],
+    ids=["empty", "text", "truncated", "overwritten"],
+)
+def test_damaged_files_are_one_error(damage: Callable[[bytes], bytes], records: Records, tmp_path: Path) -> None:
+    path = save(records, tmp_path / "net.pt2")
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ModelError, match=re.escape(str(path))):
+        read(path)
+
+
+@pytest.mark.parametrize("missing", ["models/model.json", WEIGHTS, "data/weights/weight_0", "archive_version"])
+def test_incomplete_archives_are_one_error(
+    missing: str, records: Records, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = save({k: v for k, v in records.items() if k != missing}, tmp_path / "net.pt2")
+    with pytest.raises(ModelError, match=re.escape(str(path))):
+        read(path)
+
+
+def test_two_records_of_one_name_are_refused(records: Records, tmp_path: Path) -> None:
+    path = save({**records, "MODELS/model.json": b"{}"}, tmp_path / "net.pt2")
+    with pytest.raises(ModelError, match="two records"):
+        read(path)
