@@ -1,0 +1,63 @@
+"""# exp-minus-one (STB211)
+
+## What it does
+Finds exp(x) − 1 and 1 − exp(x).
+
+## Why it is unstable
+exp(x) is near 1 for small x and the subtraction cancels: in float32 every |x| below 6e-8 gives 0.
+
+## Example
+    exp(x) - 1
+→
+    expm1(x)
+
+## Shapes
+Elementwise, any shape.
+
+## Error
+Relative 2u after; relative u/|x| before.
+
+## Safety
+exact: equal over the reals; overflow, −1 at −inf and NaN stay.
+
+## Source
+Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., §1.14.1.
+"""
+
+from __future__ import annotations
+
+from stabilize.graph.value import Value
+from stabilize.passes.rule import Context, Proposal, Rule
+from stabilize.passes.scaled import number_of
+
+
+def match(ctx: Context, value: Value) -> Proposal | None:
+    found = _difference(value)
+    if found is None:
+        return None
+    exponent, sign = found
+    bounds = ctx.ranges.of(exponent)
+    if bounds.lo > 1 or bounds.hi < -1:
+        return None
+    new = ctx.builder.make("expm1", exponent)
+    return RULE.proposal(value, ctx.emitter.finish(new if sign > 0 else ctx.builder.neg(new), value))
+
+
+def _difference(value: Value) -> tuple[Value, int] | None:
+    """(x, ±1) when value = ±(exp(x) − 1)."""
+    if value.op == "sub":
+        a, b = value.operands
+        if a.op == "exp" and number_of(b) == 1:
+            return a.operands[0], 1
+        if b.op == "exp" and number_of(a) == 1:
+            return b.operands[0], -1
+    if value.op == "add":
+        for a, b in (value.operands, value.operands[::-1]):
+            if a.op == "exp" and number_of(b) == -1:
+                return a.operands[0], 1
+            if number_of(b) == 1 and a.op == "neg" and a.operands[0].op == "exp":
+                return a.operands[0].operands[0], -1
+    return None
+
+
+RULE = Rule("STB211", "exp-minus-one", frozenset({"sub", "add"}), match, __doc__, "warning")

@@ -1,0 +1,101 @@
+"""The softmax family: every spelling whose normal form the engine reaches, one mechanism.
+
+A *sink* is where a linear-domain value must come out: a log, a division, a product of exponentials, an exp of a
+difference of logs. At a sink the normal form is emitted again; when that leaves out a broken value of the original
+and brings none of its own, it is proposed. Which rule a proposal belongs to is read off what was emitted.
+"""
+
+from __future__ import annotations
+
+from stabilize.graph.value import Value, cone
+from stabilize.passes.catalogue import FAMILY, GENERIC
+from stabilize.passes.emit import Term, terms_of
+from stabilize.passes.linear import Linear
+from stabilize.passes.rule import Context, Proposal, Rule
+
+LOG_SINKS = frozenset({"log", "log1p", "add", "sub"})
+LINEAR_SINKS = frozenset({"div", "mul", "exp", "pow", "sqrt"})
+INDEX_SINKS = frozenset({"topk_indices", "argmax"})
+SINKS = LOG_SINKS | LINEAR_SINKS | INDEX_SINKS
+
+_SPECIAL = frozenset({"logsumexp", "softplus", "logcumsumexp", "topk_values", "detach", "where", "maximum", "minimum"})
+
+
+def propose(ctx: Context, value: Value) -> Proposal | None:
+    """The repair of `value` as a sink of the softmax family, or None."""
+    if value.op in LOG_SINKS:
+        new = _log_sink(ctx, value)
+    elif value.op in INDEX_SINKS:
+        new = _index_sink(ctx, value)
+    else:
+        new = _linear_sink(ctx, value)
+    if new is None or not ctx.repairs(value, new):
+        return None
+    return classify(value, new).proposal(value, new)
+
+
+def classify(old: Value, new: Value) -> Rule:
+    """The rule whose repair `new` is: the first of the family whose operator was newly emitted."""
+    known = set(cone([old]))
+    emitted = {v.op for v in cone([new]) if v not in known}
+    for op, rule in FAMILY.items():
+        if op in emitted:
+            return rule
+    return GENERIC
+
+
+def _log_sink(ctx: Context, value: Value) -> Value | None:
+    form = ctx.engine.linear(value)
+    if form.single is value:
+        return None
+    if value.op in ("add", "sub") and not _merges(ctx, value, form, [ctx.engine.linear(o) for o in value.operands]):
+        return None
+    return ctx.emitter.log(form, value)
+
+
+def _linear_sink(ctx: Context, value: Value) -> Value | None:
+    reading = ctx.engine.scaled(value)
+    if reading.trivial and reading.coefficient is value:
+        return None
+    if value.op == "exp":
+        new = ctx.emitter.scaled(reading, value)
+        return None if new.op == "exp" else new
+    if not ctx.broken(value):
+        forms = [ctx.engine.scaled(o).exponent for o in value.operands]
+        if value.op != "mul" or not _merges(ctx, value, reading.exponent, forms):
+            return None
+    return ctx.emitter.scaled(reading, value)
+
+
+def _index_sink(ctx: Context, value: Value) -> Value | None:
+    """Which entries are largest does not change under an increasing function; ties by underflow go away."""
+    source = value.operands[0]
+    operand = ctx.ranges.of(source)
+    reading = ctx.engine.scaled(source)
+    if not (operand.big or operand.tiny) or reading.trivial or reading.number is None or reading.number <= 0:
+        return None
+    varying, _ = ctx.engine.algebra.pull(reading.exponent, value.axes, source.type.rank)
+    if not varying.terms:
+        return None
+    logits = ctx.builder.expand(ctx.emitter.operand(varying, ctx.engine.algebra.dtype_of(varying)), source.shape)
+    return ctx.builder.make(value.op, logits, **dict(value.attrs))
+
+
+def _merges(ctx: Context, value: Value, form: Linear, parts: list[Linear]) -> bool:
+    """Whether `form` has a fused term that none of its operands has: then the sink is here, not further in."""
+    if not any(_special(a) for a in form.atoms):
+        return False
+    split = ctx.emitter.split
+    here = terms_of([split(form)])
+    there = terms_of([split(p) for p in parts])
+    return bool({_key(t) for t in here} - {_key(t) for t in there})
+
+
+def _key(term: Term) -> tuple[object, ...]:
+    return (term.kind, term.form, term.axes, term.other)
+
+
+def _special(atom: Value) -> bool:
+    while atom.op in ("unsqueeze", "squeeze", "transpose", "slice", "gather", "reshape"):
+        atom = atom.operands[0]
+    return atom.op in _SPECIAL

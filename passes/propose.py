@@ -1,0 +1,85 @@
+"""Walk a view from its outputs inward and collect proposals: the outermost sink of each defect first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+
+from stabilize.graph.value import Value, cone
+from stabilize.graph.view import View
+from stabilize.passes import family, fused
+from stabilize.passes.cancellation import RULES
+from stabilize.passes.emit import Emitter
+from stabilize.passes.forms import collapse_free
+from stabilize.passes.ranges import Ranges
+from stabilize.passes.rule import Context, Options, Proposal
+from stabilize.passes.scaled import Engine
+
+Proposer: TypeAlias = Callable[[Context, Value], Proposal | None]
+
+#: Asked in this order; the first that answers decides.
+PROPOSERS: tuple[Proposer, ...] = (
+    collapse_free.propose,
+    fused.propose_cross_entropy,
+    fused.propose_binary_cross_entropy,
+    fused.propose_attention,
+    fused.propose_tanh,
+    lambda ctx, v: family.propose(ctx, v) if v.op in family.SINKS else None,
+    *(rule.match for rule in RULES),
+)
+
+
+def context(view: View, options: Options, ranges: dict[str, tuple[float, float]] | None = None) -> Context:
+    """Read a view: the engine over every value the model computes."""
+    engine = Engine(view.builder)
+    host_size = len(view.builder.graph)
+    given = {v: ranges[n] for n, v in view.bindings.items() if ranges and n in ranges}
+    engine.read(cone([*view.outputs, *view.bindings.values()]))
+    return Context(engine, Ranges(engine, given), Emitter(engine, host_size), options)
+
+
+def proposals(
+    view: View, ctx: Context, accept: Callable[[Proposal], Value | None]
+) -> dict[Value, Value]:
+    """Replacements, old → new. `accept` says which candidate of a proposal is taken (None: it is declined).
+
+    Values are visited from the last to the first, so a value is seen after everything that uses it; what only a
+    replaced value needed is never visited.
+    """
+    replaced: dict[Value, Value] = {}
+    live = set(view.outputs)
+    host = sorted({*cone(view.outputs)}, key=lambda v: -v.index)
+    for value in host:
+        if value not in live:
+            continue
+        new = _first(ctx, value, accept)
+        if new is None:
+            live.update(value.operands)
+        else:
+            replaced[value] = new
+            live.update(_needed(new, host_size=ctx.emitter.host_size))
+    return replaced
+
+
+def _first(ctx: Context, value: Value, accept: Callable[[Proposal], Value | None]) -> Value | None:
+    for proposer in PROPOSERS:
+        proposal = proposer(ctx, value)
+        if proposal is not None:
+            taken = accept(proposal)
+            if taken is not None:
+                return taken
+    return None
+
+
+def _needed(new: Value, host_size: int) -> Iterable[Value]:
+    """The host's own values that a new expression stands on."""
+    stack, seen = [new], set[Value]()
+    while stack:
+        value = stack.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        if value.index < host_size:
+            yield value
+        else:
+            stack.extend(value.operands)
