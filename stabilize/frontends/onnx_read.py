@@ -1,0 +1,280 @@
+"""ONNX → semantic view.
+
+The default domain is read by a table, one row per operator; everything else is an opaque value: other domains,
+model-local functions, control flow (what its bodies capture counts as an operand), random operators, and any node
+whose types the vocabulary refuses. Opaque is safe: such a value equals itself and nothing is concluded from it.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from typing import final
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common
+
+from stabilize.errors import ShapeError
+from stabilize.frontends import onnx_layout, onnx_rows
+from stabilize.frontends.onnx_call import Call, Refused, Row
+from stabilize.frontends.onnx_contents import LIMIT, contents_of
+from stabilize.frontends.onnx_expand import folded
+from stabilize.frontends.onnx_types import DTYPES, UNTYPED, conflict, type_of, uniform
+from stabilize.graph.build import Builder
+from stabilize.graph.value import Dim, TensorType, Value, cone
+from stabilize.graph.view import Source, View
+
+ROWS: dict[str, Row] = {**onnx_rows.ROWS, **onnx_layout.ROWS}
+
+#: Two calls of these are two values even when their operands are equal.
+RANDOM = frozenset(
+    ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout")
+)
+
+#: Constants above this many elements are not looked into.
+LARGE = 100_000
+
+
+@final
+class Reader:
+    """Reads the main graph of one model. `tensors` holds the data behind every leaf that has some, by name."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self.model = onnx_ir.passes.common.ShapeInferencePass(check_type=False, strict_mode=False)(model.clone()).model
+        self.opset = self.model.graph.opset_imports.get("", self.model.graph.opset_imports.get("ai.onnx", 1))
+        self.builder = Builder()
+        self.tensors: dict[str, ir.TensorProtocol] = {}
+        self._values: dict[ir.Value, Value] = {}
+        self._bindings: dict[str, Value] = {}
+        self._contents: dict[str, tuple[Dim, ...]] = {}
+        self._untyped: set[Value] = set()
+        self._parameters: set[str] = set()
+        self._arrays: dict[tuple[TensorType, bytes], Value] = {}
+        self._functions = set(self.model.functions)
+
+    def read(self) -> View:
+        graph = self.model.graph
+        for value in graph.inputs:
+            self._bind(value, self._leaf(value))
+        for value in graph.initializers.values():
+            # from IR 4 on, an initializer that is also an input is only a default: its data may change
+            if value not in self._values:
+                self._bind(value, self._tensor(value, value.const_value))
+            elif self.model.ir_version < 4:
+                self._bind(value, self._tensor(value, value.const_value))
+        for node in graph:
+            self._node(node)
+        outputs = tuple(self._values[v] for v in graph.outputs if v in self._values)
+        live = set(cone(outputs)) | {self._values[v] for v in graph.inputs}
+        bindings = {name: value for name, value in self._bindings.items() if value in live}
+        sources = {
+            output.name: source
+            for node in graph
+            if (source := source_of(node.metadata_props)) is not None
+            for output in node.outputs
+            if output.name in bindings
+        }
+        return View(self.builder, bindings, outputs, sources, frozenset(self._parameters & bindings.keys()))
+
+    # --- leaves -----------------------------------------------------------------------------------------------
+
+    def _bind(self, host: ir.Value, value: Value) -> None:
+        self._values[host] = value
+        if host.name:
+            self._bindings[host.name] = value
+
+    def _leaf(self, host: ir.Value) -> Value:
+        type = type_of(host)
+        leaf = self.builder.input(host.name or "", type or UNTYPED)
+        if type is None:
+            self._untyped.add(leaf)
+        return leaf
+
+    def _tensor(self, host: ir.Value, tensor: ir.TensorProtocol | None) -> Value:
+        """A weight or constant: a `constant` when all its elements are one number, else a named leaf."""
+        name = host.name or ""
+        if tensor is None:
+            return self._leaf(host)
+        dtype = DTYPES.get(tensor.dtype, "other")
+        shape = tuple(int(d) if isinstance(d, int) else -1 for d in tensor.shape)
+        type = TensorType(dtype, shape)
+        self.tensors[name] = tensor
+        array = None if dtype == "other" else _small(tensor)
+        if array is not None:
+            if array.ndim <= 1 and array.size <= LIMIT and (array.dtype.kind in "iub" or _whole(array)):
+                self._contents[name] = tuple(int(e) for e in array.reshape(-1))
+            number = uniform(array)
+            if number is not None:
+                return self.builder.constant(number, dtype, shape)
+            if _counts(array):
+                return self.builder.make("arange", size=int(array.size), dtype=dtype)
+        self._parameters.add(name)
+        leaf = self.builder.input(name, type)
+        return leaf if array is None else self._arrays.setdefault((type, array.tobytes()), leaf)
+
+    # --- nodes ------------------------------------------------------------------------------------------------
+
+    def _node(self, node: ir.Node) -> None:
+        stated = tuple(type_of(o) for o in node.outputs)
+        args = tuple(None if v is None else self._values[v] for v in node.inputs)
+        call = Call(node, self.opset, self.builder, args, self._contents, stated)
+        if node.domain == "" and node.op_type == "Constant" and self._constant(node):
+            return
+        row = None if self._special(node) else ROWS.get(node.op_type)
+        read: tuple[Value | None, ...] = ()
+        if row is not None and not any(a in self._untyped for a in args if a is not None):
+            try:
+                result = row(call)
+                read = result if isinstance(result, tuple) else (result,)
+            except (Refused, ShapeError):
+                read = ()
+        self._follow(call)
+        for index, host in enumerate(node.outputs):
+            value = read[index] if index < len(read) else None
+            type = stated[index]
+            if value is None or (type is not None and conflict(value.type, type)):
+                self._bind(host, self._known(host, type) or self._opaque(call, index))
+            else:
+                self._bind(host, folded(self.builder, value))
+
+    def _special(self, node: ir.Node) -> bool:
+        return node.domain != "" or (node.domain, node.op_type, node.overload) in self._functions
+
+    def _follow(self, call: Call) -> None:
+        """Record the elements of an integer result that exporters compute shapes with."""
+        if self._special(call.node) or any(a in self._untyped for a in call.args if a is not None):
+            return
+        elements = contents_of(call)
+        if elements is not None:
+            self._contents[call.node.outputs[0].name or ""] = elements
+
+    def _known(self, host: ir.Value, type: TensorType | None) -> Value | None:
+        """A scalar that shape arithmetic determines: sizes that models scale by."""
+        elements = self._contents.get(host.name or "", ())
+        if type is None or len(elements) != 1 or not isinstance(elements[0], int) or type.dtype != "int64":
+            return None
+        return self.builder.constant(elements[0], type.dtype, type.shape)
+
+    def _constant(self, node: ir.Node) -> bool:
+        (attribute,) = tuple(node.attributes.values()) or (None,)
+        host = node.outputs[0]
+        match attribute:
+            case ir.Attr(name="value", type=ir.AttributeType.TENSOR):
+                tensor = attribute.as_tensor()
+            case ir.Attr(name="value_float"):
+                tensor = ir.tensor(np.asarray(attribute.as_float(), np.float32))
+            case ir.Attr(name="value_floats"):
+                tensor = ir.tensor(np.asarray(attribute.as_floats(), np.float32))
+            case ir.Attr(name="value_int"):
+                tensor = ir.tensor(np.asarray(attribute.as_int(), np.int64))
+            case ir.Attr(name="value_ints"):
+                tensor = ir.tensor(np.asarray(attribute.as_ints(), np.int64))
+            case _:
+                return False
+        self._bind(host, self._tensor(host, tensor))
+        return True
+
+    def _opaque(self, call: Call, index: int) -> Value:
+        node, host = call.node, call.node.outputs[index]
+        captured = tuple(self._values[v] for v in captures(node) if v in self._values)
+        target = f"{node.domain or 'onnx'}.{node.op_type}"
+        attributes = [attribute_text(a) for a in node.attributes.values()]
+        if any(a is None for a in attributes) or captured or node.op_type in RANDOM or node.domain != "":
+            target += f"@{node.outputs[0].name}"
+        else:
+            present = "".join("x" if a is not None else "_" for a in call.args)
+            target += f"({', '.join(sorted(a for a in attributes if a))})" + (f"[{present}]" if "_" in present else "")
+        operands = tuple(a for a in call.args if a is not None) + captured
+        type = call.stated[index]
+        # an untyped operand hides what was passed: such a call equals only itself
+        if type is None or any(o in self._untyped for o in operands):
+            target = f"{target.partition('@')[0]}@{node.outputs[0].name}"
+        value = self.builder.opaque(target, operands, type or UNTYPED, index)
+        if type is None or type.dtype == "other":
+            self._untyped.add(value)
+        if host.name and node.op_type == "ConstantOfShape":
+            return self._filled(node, type) or value
+        return value
+
+    def _filled(self, node: ir.Node, type: TensorType | None) -> Value | None:
+        """ConstantOfShape: one number everywhere."""
+        tensor = node.attributes.get_tensor("value", None)
+        array = np.zeros(1, np.float32) if tensor is None else tensor.numpy()
+        number = uniform(array)
+        if type is None or type.dtype == "other" or number is None:
+            return None
+        return self.builder.constant(number, type.dtype, type.shape)
+
+
+def _small(tensor: ir.TensorProtocol) -> np.ndarray | None:
+    """The data of a tensor, unless it is large or its file is not there."""
+    if tensor.size > LARGE:
+        return None
+    try:
+        return np.asarray(tensor.numpy())
+    except FileNotFoundError:
+        return None
+
+
+def _whole(array: np.ndarray) -> bool:
+    finite = np.isfinite(array.astype(np.float64))
+    return bool(finite.all() and (array == np.floor(array.astype(np.float64))).all())
+
+
+def _counts(array: np.ndarray) -> bool:
+    """Whether `array` is 0, 1, …, n−1 with n ≥ 2."""
+    return array.dtype == np.int64 and array.ndim == 1 and bool((array == np.arange(array.size)).all())
+
+
+def captures(node: ir.Node) -> Iterator[ir.Value]:
+    """Values that the bodies of a control-flow node use from outside, once each."""
+    seen: set[ir.Value] = set()
+    for attribute in node.attributes.values():
+        if attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
+            graphs = [attribute.as_graph()] if attribute.type == ir.AttributeType.GRAPH else attribute.as_graphs()
+            for graph in graphs:
+                for inner in graph.all_nodes():
+                    for value in inner.inputs:
+                        if value is not None and value not in seen:
+                            seen.add(value)
+                            yield value
+                for value in graph.outputs:
+                    if value not in seen:
+                        seen.add(value)
+                        yield value
+
+
+def attribute_text(attribute: ir.Attr) -> str | None:
+    """`name=value` of an attribute that text identifies; None for tensors, graphs and references."""
+    plain = (
+        ir.AttributeType.INT,
+        ir.AttributeType.INTS,
+        ir.AttributeType.FLOAT,
+        ir.AttributeType.FLOATS,
+        ir.AttributeType.STRING,
+        ir.AttributeType.STRINGS,
+    )
+    if attribute.is_ref() or attribute.type not in plain:
+        return None
+    return f"{attribute.name}={attribute.value!r}"
+
+
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+
+
+def source_of(metadata: dict[str, str]) -> Source | None:
+    """Where the PyTorch exporter says a node came from: the innermost frame and the module path."""
+    frames = _FRAME.findall(metadata.get("pkg.torch.onnx.stack_trace", ""))
+    module: str | None = None
+    try:
+        scopes = ast.literal_eval(metadata.get("pkg.torch.onnx.name_scopes", "[]"))
+        # the last scope is the node itself; the others nest, outermost first
+        module = next((s for s in reversed(scopes[:-1]) if isinstance(s, str) and s), None)
+    except (ValueError, SyntaxError):
+        module = None
+    if not frames and module is None:
+        return None
+    file, line = frames[-1] if frames else (None, None)
+    return Source(module, file, int(line) if line else None)

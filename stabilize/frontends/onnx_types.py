@@ -1,0 +1,108 @@
+"""Types and tensors: between ONNX's and the semantic view's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from stabilize.formats import is_float
+from stabilize.graph.value import Dim, TensorType
+
+#: ONNX element type → dtype name of the view; every other element type is "other".
+DTYPES: dict[ir.DataType, str] = {
+    ir.DataType.FLOAT16: "float16",
+    ir.DataType.BFLOAT16: "bfloat16",
+    ir.DataType.FLOAT: "float32",
+    ir.DataType.DOUBLE: "float64",
+    ir.DataType.BOOL: "bool",
+    ir.DataType.INT8: "int8",
+    ir.DataType.INT16: "int16",
+    ir.DataType.INT32: "int32",
+    ir.DataType.INT64: "int64",
+    ir.DataType.UINT8: "uint8",
+}
+
+DATA_TYPES: dict[str, ir.DataType] = {name: data_type for data_type, name in DTYPES.items()}
+
+#: The type of a value that ONNX leaves untyped: nothing in the vocabulary is applied to it.
+UNTYPED = TensorType("other", ())
+
+
+def numpy_dtype(name: str) -> np.dtype:
+    """The NumPy dtype of a dtype name of the view (bfloat16 through ml_dtypes)."""
+    return DATA_TYPES[name].numpy()
+
+
+def dims_of(shape: ir.Shape | None, name: str) -> tuple[Dim, ...] | None:
+    """The dimensions of a host value; an unnamed unknown gets a symbol of its own, None when the rank is unknown."""
+    if shape is None:
+        return None
+    dims: list[Dim] = []
+    for axis, dim in enumerate(shape):
+        if isinstance(dim, int):
+            dims.append(dim if dim >= 0 else f"?{name}.{axis}")
+        else:
+            dims.append(dim.value or f"?{name}.{axis}")
+    return tuple(dims)
+
+
+def type_of(value: ir.Value) -> TensorType | None:
+    """What the host states about `value`; None when its rank or element type is unknown, or it is no tensor."""
+    if not isinstance(value.type, ir.TensorType):
+        return None
+    dims = dims_of(value.shape, value.name or "")
+    return None if dims is None else TensorType(DTYPES.get(value.type.dtype, "other"), dims)
+
+
+def host_shape(dims: Sequence[Dim]) -> ir.Shape:
+    """The ONNX shape of a value of the view; symbols made by `dims_of` are unknown again."""
+    return ir.Shape([d if isinstance(d, int) or not d.startswith("?") else None for d in dims])
+
+
+def conflict(computed: TensorType, stated: TensorType) -> bool:
+    """Whether two types cannot be of one value. Symbols may stand for any size."""
+    if computed.dtype != stated.dtype or computed.rank != stated.rank:
+        return True
+    pairs = zip(computed.shape, stated.shape, strict=True)
+    return any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs)
+
+
+def uniform(array: np.ndarray) -> bool | int | float | None:
+    """The number that every element of `array` is, bit for bit; None when there are several or none."""
+    if array.size == 0:
+        return None
+    flat = np.ascontiguousarray(array).reshape(-1)
+    raw = flat.view(f"V{flat.dtype.itemsize}")
+    if (raw != raw[0]).any():
+        return None
+    first = flat[0]
+    if array.dtype == np.bool_:
+        return bool(first)
+    return int(first) if np.issubdtype(array.dtype, np.integer) else float(first)
+
+
+def rounded(number: bool | int | float, dtype: str) -> bool | int | float | None:
+    """`number` after a Cast to `dtype`; None when ONNX leaves the result open (NaN or an overflow to integer)."""
+    if dtype == "bool":
+        return bool(number)
+    if is_float(dtype):
+        with np.errstate(over="ignore"):
+            return float(np.asarray(number).astype(numpy_dtype(dtype)))
+    if not math.isfinite(number):
+        return None
+    bounds = np.iinfo(numpy_dtype(dtype))
+    whole = int(number)
+    return whole if int(bounds.min) <= whole <= int(bounds.max) else None
+
+
+def to_torch(array: np.ndarray) -> torch.Tensor:
+    """A tensor that owns a copy of `array`."""
+    array = np.array(array, order="C")
+    if array.dtype == numpy_dtype("bfloat16"):
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return cast(torch.Tensor, torch.from_numpy(array))
