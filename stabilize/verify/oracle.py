@@ -72,10 +72,12 @@ def interpret(
     roots: Sequence[Value], arrays: dict[int, OracleArray], context: Context, leaves: Mapping[Value, object]
 ) -> list[OracleArray]:
     """Evaluate at the working precision of flint; `arrays` holds what is known by value index, and is filled."""
-    for value in cone(roots, leaves):
-        if value.index not in arrays:
-            operands = [arrays[o.index] for o in value.operands]
-            arrays[value.index] = ORACLE[value.op](context, value, operands)
+    # Arb sets the processor's floating-point flags, which NumPy would report as its own
+    with np.errstate(all="ignore"):
+        for value in cone(roots, leaves):
+            if value.index not in arrays:
+                operands = [arrays[o.index] for o in value.operands]
+                arrays[value.index] = ORACLE[value.op](context, value, operands)
     return [arrays[root.index] for root in roots]
 
 

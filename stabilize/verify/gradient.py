@@ -1,0 +1,146 @@
+"""Exact gradients of a formula: central differences carried far below the resolution of any float.
+
+With step h = 2⁻ᵏ and a working precision of several k bits, the truncation error of a central difference is about
+h² and its cancellation costs k bits of a precision that has many more. The two one-sided slopes are compared:
+where they disagree at every step the function has a kink (or a scale below 2⁻ᵏ), and the entry is not judged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final, cast, final
+
+import flint
+import numpy as np
+import torch
+from flint import arb
+
+from stabilize.graph.value import Value, cone
+from stabilize.verify.execute import symbol_sizes
+from stabilize.verify.oracle import ORACLE, array_of, interpret, is_tight
+from stabilize.verify.oracle_rules import Context, OracleArray
+from stabilize.verify.reals import ZERO, Reals, UndecidedError
+
+#: (k of the step 2⁻ᵏ, working precision, whether a ball on a decision point may be snapped to it)
+_LADDER: Final = ((100, 512, False), (320, 1536, True), (1300, 5600, True))
+_GOOD_BITS: Final = 60
+_SLOPE_TOLERANCE: Final = 2.0**-30
+
+
+def gradient(
+    root: Value,
+    leaves: Mapping[Value, torch.Tensor],
+    wrt: Sequence[Value],
+    cotangent: torch.Tensor,
+    *,
+    floor: int = -1200,
+    entries: int | None = None,
+) -> list[OracleArray]:
+    """The gradient of Σ cotangent·root with respect to each leaf of `wrt`, as balls; NaN means "not judged".
+
+    Sub-values under `detach` are held at their value at the base point. An entry is not judged where the leaf is
+    not finite, where the function is not differentiable, or where it is not finite on both sides. Elements of
+    `root` that are not finite at the base point are left out of the sum.
+
+    floor: as in `oracle.evaluate`.
+    entries: at most so many entries of each leaf are judged, evenly spread; None for all.
+    """
+    rungs = [_Rung(root, leaves, cotangent, *rung, floor) for rung in _LADDER]
+    return [_leaf_gradient(rungs, leaf, leaves[leaf], entries) for leaf in wrt]
+
+
+def _leaf_gradient(rungs: Sequence[_Rung], leaf: Value, data: torch.Tensor, entries: int | None) -> OracleArray:
+    result: OracleArray = np.full(tuple(data.shape), math.nan, dtype=object)
+    count = data.numel()
+    step = 1 if entries is None else max(1, -(-count // entries))
+    finite = [bool(x) for x in torch.isfinite(data).flatten().numpy()]
+    for position in range(0, count, step):
+        if not finite[position]:
+            continue
+        index = np.unravel_index(position, result.shape) if result.ndim else ()
+        slopes = (rung.slope(leaf, tuple(int(i) for i in index)) for rung in rungs)
+        result[index] = next((s for s in slopes if s is not None), math.nan)
+    return result
+
+
+@final
+class _Rung:
+    """One step size and precision, with what was computed at the base point."""
+
+    def __init__(
+        self,
+        root: Value,
+        leaves: Mapping[Value, torch.Tensor],
+        cotangent: torch.Tensor,
+        k: int,
+        bits: int,
+        snap: bool,
+        floor: int,
+    ) -> None:
+        self.root, self.leaves = root, leaves
+        self.k, self.bits, self.floor = k, bits, floor
+        sizes = symbol_sizes({leaf: tuple(tensor.shape) for leaf, tensor in leaves.items()})
+        self.context = Context(Reals(snap=snap), sizes)
+        self.cotangent = array_of(cotangent)
+        self.base: dict[int, OracleArray] | None = None
+
+    def slope(self, leaf: Value, index: tuple[int, ...]) -> arb | None:
+        """The partial derivative, or None when this step and precision do not settle it."""
+        with flint.ctx.workprec(self.bits), np.errstate(all="ignore"):
+            try:
+                return self._slope(leaf, index)
+            except UndecidedError:
+                return None
+
+    def _slope(self, leaf: Value, index: tuple[int, ...]) -> arb | None:
+        if self.base is None:
+            self.base = {each.index: array_of(tensor) for each, tensor in self.leaves.items()}
+            interpret([self.root], self.base, self.context, self.leaves)
+        h = arb(2) ** -self.k
+        after, before = self._difference(leaf, index, h), self._difference(leaf, index, -h)
+        if after is None or before is None:
+            return None
+        slope, right, left = (after - before) / (2 * h), after / h, -before / h
+        edge = arb(2) ** self.floor
+        if not is_tight(slope, _GOOD_BITS, edge):
+            return None
+        if abs(right - left) <= _SLOPE_TOLERANCE * abs(slope):
+            return slope
+        return slope if abs(right) < edge and abs(left) < edge else None
+
+    def _difference(self, leaf: Value, index: tuple[int, ...], h: arb) -> arb | None:
+        """Σ cotangent·(root(x + h) − root(x)), or None when it is not finite."""
+        assert self.base is not None
+        moved = self.base[leaf.index].copy()
+        moved[index] = moved[index] + h
+        arrays = {leaf.index: moved}
+        for value in self._dependents(leaf):
+            operands = [arrays.get(o.index, self.base[o.index]) for o in value.operands]
+            arrays[value.index] = ORACLE[value.op](self.context, value, operands)
+        total = ZERO
+        changed, start = arrays.get(self.root.index), self.base[self.root.index]
+        if changed is None:
+            return total
+        rows = cast(
+            "list[tuple[object, object, object]]", list(zip(self.cotangent.flat, changed.flat, start.flat, strict=True))
+        )
+        for c, y, y0 in rows:
+            if not isinstance(y0, arb):
+                continue
+            if not isinstance(y, arb):
+                return None
+            total += cast(arb, c) * (y - y0)
+        return total
+
+    def _dependents(self, leaf: Value) -> list[Value]:
+        """Values that change with `leaf`; what lies behind a `detach` does not."""
+        moving = {leaf.index}
+        result: list[Value] = []
+        for value in cone([self.root], self.leaves):
+            if value in self.leaves or value.op == "detach":
+                continue
+            if any(o.index in moving for o in value.operands):
+                moving.add(value.index)
+                result.append(value)
+        return result

@@ -1,0 +1,115 @@
+"""Where to cut a graph so that a rewrite can be judged by itself: the leaves of `old` and `new`.
+
+Leaves are chosen as high as possible (small expressions, cheap to evaluate) under two conditions. They must be
+independent, since data is drawn for each by itself: a leaf that another one feeds is opened. And their values
+must be able to be anything: a leaf like exp(x), or a mask that was computed, is opened, or a rewrite that
+relies on exp(x) > 0 would be tried, and refused, on negative numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from stabilize.formats import is_float
+from stabilize.graph.ops import LAYOUT
+from stabilize.graph.value import Value, cone
+
+_LITERAL: Final = frozenset({"constant", "arange"})
+_CLOSED: Final = frozenset({"input", "opaque"})
+
+#: Primitives whose results do not reach every real number, whatever their operands are.
+_RESTRICTED: Final = frozenset(
+    {
+        "abs", "cos", "erf", "erfc", "exp", "expm1", "floor", "log_sigmoid", "log_softmax", "pow", "relu",
+        "sigmoid", "sign", "sin", "softmax", "softplus", "sqrt", "tanh", "cross_entropy", "bce_with_logits",
+    }
+)  # fmt: skip
+
+#: Primitives whose results are restricted when an operand is.
+_INHERITING: Final = LAYOUT | {
+    "add", "cast", "cumprod", "cumsum", "detach", "div", "max", "maximum", "mean", "min", "minimum", "mul", "neg",
+    "prod", "sub", "sum", "topk_values", "where", "log", "log1p", "attention", "matmul",
+}  # fmt: skip
+
+_DEPTH: Final = 6
+
+
+def cut(old: Value, new: Value) -> tuple[Value, ...]:
+    """The leaves on which `old` and `new` are to be compared, in topological order.
+
+    Inputs and opaque values end every path; constants are part of the expressions.
+    """
+    below_old = {value.index for value in cone([old])}
+    leaves: dict[int, Value] = {}
+    for value in _frontier([new], below_old):
+        _open_restricted(value, leaves)
+    while True:
+        reached = cone([old, new], leaves.values())
+        leaves = {v.index: v for v in reached if v.index in leaves or v.op in _CLOSED}
+        fed = _fed_by_another(leaves)
+        if old.index in leaves and old.op not in _CLOSED:
+            fed.append(old)
+        if not fed:
+            return tuple(leaves[i] for i in sorted(leaves))
+        for value in fed:
+            leaves.pop(value.index, None)
+            for operand in value.operands:
+                _open_restricted(operand, leaves)
+
+
+def _frontier(roots: Iterable[Value], below: set[int]) -> list[Value]:
+    """The values in `below` that are met first on the way down from `roots`."""
+    found: dict[int, Value] = {}
+    seen: set[int] = set()
+    stack = list(roots)
+    while stack:
+        value = stack.pop()
+        if value.index in seen:
+            continue
+        seen.add(value.index)
+        if value.index in below:
+            found[value.index] = value
+        else:
+            stack.extend(value.operands)
+    return list(found.values())
+
+
+def _open_restricted(value: Value, leaves: dict[int, Value]) -> None:
+    """Add `value` to the leaves, or what it is computed from when its range is restricted."""
+    stack, seen = [value], set[int]()
+    while stack:
+        each = stack.pop()
+        if each.index in seen or each.op in _LITERAL:
+            continue
+        seen.add(each.index)
+        if each.op not in _CLOSED and _is_restricted(each):
+            stack.extend(each.operands)
+        else:
+            leaves[each.index] = each
+
+
+def _is_restricted(value: Value) -> bool:
+    """Whether some real numbers cannot be values of this expression, looking a few primitives deep."""
+    level = [value]
+    for _ in range(_DEPTH):
+        below: list[Value] = []
+        for each in level:
+            if each.op in _CLOSED:
+                continue
+            if each.op in _RESTRICTED or not is_float(each.dtype):
+                return True
+            if each.op == "mul" and each.operands[0] is each.operands[1]:
+                return True
+            if each.op in _INHERITING:
+                below.extend(each.operands)
+        level = below
+    return False
+
+
+def _fed_by_another(leaves: dict[int, Value]) -> list[Value]:
+    """The leaves that can be opened and that depend on another leaf."""
+    feeds: dict[int, bool] = {}
+    for value in cone(leaves.values()):
+        feeds[value.index] = any(feeds[o.index] or o.index in leaves for o in value.operands)
+    return [leaf for leaf in leaves.values() if feeds[leaf.index] and leaf.op not in _CLOSED]
