@@ -1,0 +1,136 @@
+"""Run a spelling on each host: eager PyTorch, a `stabilize`d module, and the exported ONNX graph in its runtimes."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import TensorProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from torch import Tensor, nn
+
+from tests.panel.entry import Spelling
+from tests.panel.inputs import DTYPES, generate
+
+OPSET = 18
+ONNX_TYPES = {
+    "float16": TensorProto.FLOAT16,
+    "bfloat16": TensorProto.BFLOAT16,
+    "float32": TensorProto.FLOAT,
+    "float64": TensorProto.DOUBLE,
+}
+
+
+class Spelled(nn.Module):
+    """A formula as a module."""
+
+    def __init__(self, entry: Spelling) -> None:
+        super().__init__()
+        self._formula = entry.fn
+
+    def forward(self, *args: Tensor) -> Tensor:
+        return self._formula(*args)
+
+
+def example(entry: Spelling, dtype: str) -> tuple[Tensor, ...]:
+    """Benign inputs, for tracing."""
+    return generate(entry.inputs, "benign", dtype, entry.name)
+
+
+def with_gradients(
+    entry: Spelling, run: Callable[..., Tensor], inputs: Sequence[Tensor]
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """The result and the gradient of its sum by every differentiable argument (zeros where it does not depend)."""
+    leaves = [
+        t.detach().clone().requires_grad_() if spec.differentiable else t
+        for spec, t in zip(entry.inputs, inputs, strict=True)
+    ]
+    result = run(*leaves)
+    wanted = {i: t for i, t in enumerate(leaves) if t.requires_grad}
+    grads = torch.autograd.grad(result.sum(), list(wanted.values()), allow_unused=True)
+    filled = {i: torch.zeros_like(t) if g is None else g for (i, t), g in zip(wanted.items(), grads, strict=True)}
+    return result.detach(), filled
+
+
+# --- ONNX -------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def exported(entry: Spelling) -> onnx.ModelProto:
+    """The naive formula as the exporter writes it, unoptimised, in float32 (once per run)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            Spelled(entry).eval(), example(entry, "float32"), dynamo=True, optimize=False, opset_version=OPSET,
+            verbose=False,
+        )  # fmt: skip
+    assert program is not None
+    return program.model_proto
+
+
+def retargeted(model: onnx.ModelProto, dtype: str) -> onnx.ModelProto:
+    """`model` with every float32 tensor, type and cast turned into `dtype`: constants are rounded to it."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    if dtype == "float32":
+        return result
+    new = ONNX_TYPES[dtype]
+    graph = result.graph
+    for info in [*graph.input, *graph.output, *graph.value_info]:
+        if info.type.tensor_type.elem_type == TensorProto.FLOAT:
+            info.type.tensor_type.elem_type = new
+    for tensor in graph.initializer:
+        _retarget_tensor(tensor, dtype)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                _retarget_tensor(attribute.t, dtype)
+            elif attribute.name in ("to", "dtype") and attribute.i == TensorProto.FLOAT:
+                attribute.i = new
+            elif node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
+                floats = attribute.f if attribute.name == "value_float" else list(attribute.floats)
+                tensor = numpy_helper.from_array(np.asarray(floats, dtype=np.float32))
+                _retarget_tensor(tensor, dtype)
+                attribute.CopyFrom(onnx.helper.make_attribute("value", tensor))
+    return result
+
+
+def _retarget_tensor(tensor: TensorProto, dtype: str) -> None:
+    if tensor.data_type != TensorProto.FLOAT:
+        return
+    exact = numpy_helper.to_array(tensor)
+    narrow = exact.astype(onnx.helper.tensor_dtype_to_np_dtype(ONNX_TYPES[dtype]))
+    tensor.CopyFrom(numpy_helper.from_array(narrow, tensor.name))
+
+
+def run_onnx(model: onnx.ModelProto, inputs: Sequence[Tensor], dtype: str) -> Tensor:
+    """The first output: ONNX Runtime at full optimisation, or the reference evaluator for bfloat16."""
+    feeds = {i.name: to_numpy(t) for i, t in zip(model.graph.input, inputs, strict=True)}
+    if dtype == "bfloat16":
+        with np.errstate(all="ignore"):
+            result = ReferenceEvaluator(model).run(None, feeds)[0]
+    else:
+        result = session(model).run(None, feeds)[0]
+    return torch.from_numpy(np.asarray(result).astype(np.float64)).to(DTYPES[dtype])
+
+
+def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """A CPU session with every graph optimisation on."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def to_numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """A NumPy array of the same dtype (bfloat16 by the type that onnx uses)."""
+    if tensor.dtype is torch.bfloat16:
+        return tensor.float().numpy().astype(onnx.helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16))
+    return tensor.numpy()
