@@ -73,7 +73,7 @@ class Emitter:
         plain = Split(
             tuple((k, Term("atom", Linear.of(a))) for a, k in form.terms),
             form.constant,
-            len(form.terms) + (0.5 if form.constant else 0.0),
+            sum(1.01 if _hides_special(a) else 1.0 for a in form.atoms) + (0.5 if form.constant else 0.0),
         )
         if not depth:
             return plain
@@ -95,14 +95,13 @@ class Emitter:
         options = [self._aside(form, atom, k, depth)]
         inner = self.engine.linear(atom.operands[0])
         whole = Linear.of(atom)
-        if k < 0:
-            options += self._try(form, inner - whole, -k, Term("log_softmax", inner, atom.axes), depth)
-            for a in form.atoms:
-                picked = self._picked(inner, a, atom)
-                if picked is not None:
-                    term = Term("log_softmax", inner, atom.axes, views=(a,))
-                    options += self._try(form, picked - whole, -k, term, depth)
-        elif k == 1:
+        options += self._try(form, inner - whole, -k, Term("log_softmax", inner, atom.axes), depth)
+        for a in form.atoms:
+            picked = self._picked(inner, a, atom)
+            if picked is not None:
+                term = Term("log_softmax", inner, atom.axes, views=(a,))
+                options += self._try(form, picked - whole, -k, term, depth)
+        if k == 1:
             options += self._inner_lse(form, atom, inner, depth)
         return options
 

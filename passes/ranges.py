@@ -75,6 +75,8 @@ class Ranges:
         """Tighten with the scaled reading: what the operands' ranges cannot see but algebra can."""
         if value.op == "constant":
             return r
+        if value in self.engine.normalised:
+            return Range(r.lo, r.hi)
         reading = self.engine.scaled(value)
         k = reading.number
         if reading.trivial or k is None or k <= 0:
@@ -82,9 +84,10 @@ class Ranges:
         lo, hi = self.bounds(reading.exponent)
         lo, hi = _exp(lo) * float(k), _exp(hi) * float(k)
         fmt = FORMATS[value.dtype]
+        cancels = value.op in ("add", "sub") and r.lo <= 0  # 1 − σ(x): positive, stored as 0
         return Range(
             max(r.lo, lo), min(r.hi, hi),
-            big=r.big and hi > fmt.max, tiny=r.tiny and lo < fmt.min_normal, broken=r.broken,
+            big=r.big and hi > fmt.max, tiny=(r.tiny or cancels) and lo < fmt.min_normal, broken=r.broken,
         )  # fmt: skip
 
     def _refine_linear(self, value: Value, r: Range) -> Range:
@@ -112,10 +115,13 @@ class Ranges:
         best = self._lower_by_parts(form)
         if depth and best == -INF:
             for atom, k in form.terms:
+                rest = form - Linear.of(atom).scale(k)
                 for weaker in self._weaken(atom, k):
-                    rest = form - Linear.of(atom).scale(k) + weaker
-                    if len(rest.terms) < len(form.terms):
-                        best = max(best, self._lower(rest, depth - 1))
+                    if len((rest + weaker).terms) <= len(form.terms):
+                        best = max(best, self._lower(rest + weaker, depth - 1))
+                if atom.op in ("maximum", "minimum"):  # at every point it is one of the two
+                    cases = [rest + self.engine.linear(o).scale(k) for o in atom.operands]
+                    best = max(best, min(self._lower(case, depth - 1) for case in cases))
         return best
 
     def _lower_by_parts(self, form: Linear) -> float:

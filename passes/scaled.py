@@ -74,6 +74,8 @@ class Engine:
         self._linear: dict[Value, Linear] = {}
         self._scaled: dict[Value, Scaled] = {}
         self._weighted: dict[Value, WeightedSum] = {}
+        #: sums of this engine's making that hold a term of size about 1
+        self.normalised: set[Value] = set()
 
     def read(self, values: list[Value]) -> None:
         """Read the host's values, given in topological order; its own sums are remembered for emission."""
@@ -168,8 +170,10 @@ class Engine:
             total = b.apply("mul", total, weighted.scale)
         if extra is not None:
             total = b.make("add", total, b.make("exp", b.apply("sub", math.log(extra), top)))
+        self.normalised.add(total)
         if not host.attr("keepdim"):
             total, top = b.squeeze(total, axes), b.squeeze(top, axes)
+        self.normalised.add(total)
         self._scaled[total] = self.plain(total)  # final: reading it again would shift it again
         rest = reading.exponent - self.weighted_exponent(weighted)
         return Scaled(total, rest + Linear.of(top))
