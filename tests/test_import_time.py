@@ -44,7 +44,10 @@ def test_import_stabilize_loads_only_itself() -> None:
     [
         ("import stabilize; stabilize.Report; stabilize.StabilizeError", HEAVY),
         ("import stabilize.cli", tuple(set(HEAVY) - {"click"})),
-        ("import stabilize; stabilize.optimize", ("onnx", "onnx_ir", "onnxruntime", "onnxscript", "tvm", "rich", "click")),
+        (
+            "import stabilize; stabilize.optimize",
+            ("onnx", "onnx_ir", "onnxruntime", "onnxscript", "tvm", "rich", "click"),
+        ),
     ],
 )
 def test_names_are_loaded_on_first_use(statement: str, forbidden: tuple[str, ...]) -> None:

@@ -42,7 +42,9 @@ FINDING = Finding(
     safety="exact",
     fixable=True,
 )
-REWRITE = Rewrite("STB101", "naive-softmax", "div_1", "model.head", "head.py", 12, "e / Σe", "softmax(x)", "exact", Evidence())
+REWRITE = Rewrite(
+    "STB101", "naive-softmax", "div_1", "model.head", "head.py", 12, "e / Σe", "softmax(x)", "exact", Evidence()
+)
 DECLINED = Declined("STB201", "naive-softplus", "log", None, None, None, "worse on subnormal rows")
 
 
