@@ -202,7 +202,6 @@ def _range(call: Call) -> Value:
     return call.builder.make("arange", size=limit, dtype=call.x().dtype)
 
 
-
 def _trilu(call: Call) -> Value:
     """One triangle kept: where(column − row ≥ k, x, 0), or ≤ for the lower one."""
     builder, x = call.builder, call.x()

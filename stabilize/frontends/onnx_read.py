@@ -60,9 +60,7 @@ class Reader:
             self._bind(value, self._leaf(value))
         for value in graph.initializers.values():
             # from IR 4 on, an initializer that is also an input is only a default: its data may change
-            if value not in self._values:
-                self._bind(value, self._tensor(value, value.const_value))
-            elif self.model.ir_version < 4:
+            if value not in self._values or self.model.ir_version < 4:
                 self._bind(value, self._tensor(value, value.const_value))
         for node in graph:
             self._node(node)

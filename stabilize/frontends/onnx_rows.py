@@ -169,9 +169,7 @@ def _argmax(call: Call) -> Value:
     if call.int_attr("select_last_index", 0):
         raise Refused("the last of equal maxima")
     x = call.x()
-    return call.builder.make(
-        "argmax", x, axis=call.axis(0, x.type.rank), keepdim=bool(call.int_attr("keepdims", 1))
-    )
+    return call.builder.make("argmax", x, axis=call.axis(0, x.type.rank), keepdim=bool(call.int_attr("keepdims", 1)))
 
 
 def _topk(call: Call) -> tuple[Value, Value]:

@@ -1,0 +1,155 @@
+"""The ONNX frontend: open a model, read it as a semantic view, patch it.
+
+Importing this module does not import onnx; opening a model does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
+
+from stabilize.errors import MissingExtraError, ModelError
+from stabilize.graph.value import Value
+from stabilize.graph.view import Replacement, View
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+    import torch
+
+    from stabilize.frontends.onnx_read import Reader
+
+    OnnxModel: TypeAlias = onnx.ModelProto | ir.Model | str | os.PathLike[str]
+
+#: Oldest operator set whose operators are read. Before 11, axes, bounds and types were spelled differently.
+OLDEST_OPSET = 11
+
+
+def _need_onnx() -> None:
+    try:
+        import onnx
+        import onnx_ir
+    except ImportError as error:
+        missing = error.name or "onnx"
+        raise MissingExtraError(missing.replace("_", "-"), "onnx", "reading an ONNX model") from error
+    del onnx, onnx_ir
+
+
+@final
+class OnnxHost:
+    """An ONNX model that has been read. `patched` returns the kind of model that was given: a path gives a proto."""
+
+    kind: Literal["onnx"] = "onnx"
+
+    def __init__(self, model: ir.Model, proto: onnx.ModelProto | None, name: str) -> None:
+        self._model = model
+        self._proto = proto
+        self.name = name
+        self.opset = model.graph.opset_imports.get("", OLDEST_OPSET)
+        if self.opset < OLDEST_OPSET:
+            raise ModelError(
+                f"{name}: opset {self.opset} is older than {OLDEST_OPSET}: "
+                "convert it first, e.g. onnx.version_converter.convert_version(model, 18)"
+            )
+
+    @cached_property
+    def _reader(self) -> Reader:
+        from stabilize.frontends.onnx_read import Reader
+
+        return Reader(self._model)
+
+    @cached_property
+    def view(self) -> View:
+        return self._reader.read()
+
+    def patched(self, replacements: Sequence[Replacement]) -> onnx.ModelProto | ir.Model:
+        """The model with `replacements` applied; ModelError when one cannot be written in its opset."""
+        from stabilize.frontends.onnx_patch import Patcher
+        from stabilize.frontends.onnx_proto import transplant
+
+        model = self._model.clone()
+        originals = list(model.graph)
+        if replacements:
+            Patcher(model, self.view, self.opset).apply(replacements)
+        return model if self._proto is None else transplant(self._proto, model, originals)
+
+    def refusal(self, replacement: Replacement) -> str | None:
+        """Why `replacement` cannot be written in this model's opset; None when it can."""
+        from stabilize.frontends.onnx_patch import Patcher
+
+        try:
+            Patcher(self._model.clone(), self.view, self.opset).apply([replacement])
+        except ModelError as error:
+            return str(error)
+        return None
+
+    def tensor(self, value: Value) -> torch.Tensor | None:
+        """The data of a weight or constant; None for other values, and when its external file is not there."""
+        from stabilize.frontends.onnx_types import DTYPES, to_torch
+
+        if value.op != "input":
+            return None
+        view = self.view
+        name = str(value.attr("name"))
+        tensor = self._reader.tensors.get(name) if name in view.parameters else None
+        if tensor is None or tensor.dtype not in DTYPES:
+            return None
+        try:
+            return to_torch(tensor.numpy())
+        except FileNotFoundError:
+            return None
+
+
+def open_onnx(model: OnnxModel) -> OnnxHost:
+    """Read a `ModelProto`, an `onnx_ir.Model` or an `.onnx` file. External data is referred to, not loaded.
+
+    ModelError when the file is missing, is no ONNX model, is older than opset 11, or refers to data outside its
+    folder; MissingExtraError when onnx is not installed.
+    """
+    _need_onnx()
+    import onnx
+    import onnx_ir as ir
+
+    from stabilize.frontends import onnx_files
+
+    if isinstance(model, ir.Model):
+        for value in model.graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                onnx_files.check_location(os.fspath(value.const_value.location), "the model")
+        return OnnxHost(model, None, model.graph.name or "model")
+    if isinstance(model, onnx.ModelProto):
+        onnx_files.check_locations(model, "the model")
+        return OnnxHost(_deserialized(model, "the model"), model, model.graph.name or "model")
+    path = os.fspath(model)
+    proto = onnx_files.load(path)
+    read = _deserialized(proto, path)
+    ir.external_data.set_base_dir(read.graph, os.path.dirname(os.path.abspath(path)))
+    return OnnxHost(read, proto, path)
+
+
+def _deserialized(proto: onnx.ModelProto, name: str) -> ir.Model:
+    import onnx_ir as ir
+
+    try:
+        return ir.serde.deserialize_model(proto)
+    except (ir.serde.SerdeError, ValueError, TypeError, KeyError) as error:
+        first = str(error).splitlines()[0]
+        raise ModelError(f"{name}: not a valid ONNX model ({first}): check it with onnx.checker") from error
+
+
+def save(model: onnx.ModelProto | ir.Model | Any, path: str | os.PathLike[str], data_folder: str | None = None) -> None:
+    """Write a model in one step (temporary name, then rename).
+
+    data_folder: the folder of the file it was read from, when the model refers to external data: the data is copied
+    beside `path` if that is another folder.
+    """
+    _need_onnx()
+    import onnx
+    import onnx_ir as ir
+
+    from stabilize.frontends import onnx_files
+
+    proto = model if isinstance(model, onnx.ModelProto) else ir.serde.serialize_model(model)
+    onnx_files.write(proto, path, data_folder)

@@ -1,0 +1,206 @@
+"""Semantic view → ONNX: put replacements into a graph, keep its names, remove what they made dead.
+
+New nodes stand right behind the first node that computed the replaced value, so whatever that node could use, they
+can. The replaced value's name moves to the new node: consumers, captured names and graph outputs stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import final
+
+import onnx_ir as ir
+
+from stabilize.errors import ModelError
+from stabilize.frontends.onnx_emit import ROWS
+from stabilize.frontends.onnx_emitter import CannotEmit, Emitter, Names, Place
+from stabilize.graph.build import Builder
+from stabilize.graph.value import Value
+from stabilize.graph.view import Replacement, View
+
+
+@final
+class Patcher:
+    """Patches one graph in place. `model` must have the names of the model that `view` was read from."""
+
+    def __init__(self, model: ir.Model, view: View, opset: int) -> None:
+        self._graph = model.graph
+        self._view = view
+        self._hosts = view.names()
+        self._by_name: dict[str, ir.Value] = {}
+        self._position: dict[str, int] = {}
+        self._last: dict[int, ir.Node] = {}
+        self._names = Names(_all_names(model))
+        self._symbols = _symbols(view)
+        self._emitter = Emitter(view.builder, opset, self._names, ROWS, Place("", {}, lambda _: None, lambda _: None))
+        for value in (*self._graph.inputs, *self._graph.initializers.values()):
+            self._record(value, -1)
+        for position, node in enumerate(self._graph):
+            self._last[position] = node
+            for value in node.outputs:
+                self._record(value, position)
+
+    def _record(self, value: ir.Value, position: int) -> None:
+        if value.name:
+            self._by_name[value.name] = value
+            self._position[value.name] = position
+
+    def apply(self, replacements: Sequence[Replacement]) -> None:
+        """All of them, in the order in which the host computes what they replace."""
+        dead: list[ir.Node] = []
+        for name, replacement in sorted(self._placed(replacements), key=lambda item: self._position[item[0]]):
+            dead += self._replace(name, replacement)
+        for value in self._emitter.initializers:
+            if value.uses():
+                self._graph.register_initializer(value)
+        self._sweep(dead)
+
+    def _placed(self, replacements: Sequence[Replacement]) -> list[tuple[str, Replacement]]:
+        placed: dict[Value, tuple[str, Replacement]] = {}
+        for replacement in named(self._view, replacements):
+            name = next((n for n in self._hosts[replacement.old] if self._position.get(n, -1) >= 0), None)
+            if name is None:
+                raise ModelError(f"{self._hosts[replacement.old][0]} is an input of the model: it cannot be replaced")
+            placed[replacement.old] = (name, replacement)
+        return list(placed.values())
+
+    # --- one replacement --------------------------------------------------------------------------------------
+
+    def _replace(self, name: str, replacement: Replacement) -> list[ir.Node]:
+        """Emit the new value, let it take over; returns the nodes that lost an output."""
+        old, position = self._by_name[name], self._position[name]
+        producer = old.producer()
+        assert producer is not None, "placed at a node"
+        prefix = producer.name or name
+        self._emitter.nodes = []
+        self._emitter.place = Place(
+            prefix,
+            dict(producer.metadata_props),
+            lambda value: self._available(value, position),
+            lambda symbol: self._dimension(symbol, position),
+        )
+        try:
+            new = self._emitter.value(replacement.new).host
+        except CannotEmit as error:
+            raise ModelError(f"{name}: its replacement cannot be written in ONNX: {error}") from error
+        made = list(self._emitter.nodes)
+        if made:
+            self._graph.insert_after(self._last[position], made)
+            self._last[position] = made[-1]
+        others = [n for n in self._hosts[replacement.old] if n != name and self._position.get(n, -1) >= 0]
+        fresh = new.producer() in made and len(made) > 0
+        displaced = [self._take_over(old, new, made) if fresh else self._redirect(old, new, made)]
+        displaced += [self._redirect(self._by_name[n], new, made) for n in others]
+        return displaced
+
+    def _available(self, value: Value, position: int) -> ir.Value | None:
+        for name in self._hosts.get(value, ()):
+            if self._position.get(name, position + 1) <= position:
+                return self._by_name[name]
+        return None
+
+    def _dimension(self, symbol: str, position: int) -> tuple[ir.Value, int] | None:
+        for value, axis in self._symbols.get(symbol, ()):
+            host = self._available(value, position)
+            if host is not None:
+                return host, axis
+        return None
+
+    def _take_over(self, old: ir.Value, new: ir.Value, made: list[ir.Node]) -> ir.Node:
+        """`new` gets the name, the stated type and every use of `old`, except those that `new` is made from."""
+        name = old.name or ""
+        old.name = self._names.fresh(f"{name}_unstabilized")
+        new.name = name
+        new.type, new.shape = old.type, old.shape
+        new.metadata_props.update(old.metadata_props)
+        self._by_name[name] = new
+        return self._move_uses(old, new, made)
+
+    def _redirect(self, old: ir.Value, new: ir.Value, made: list[ir.Node]) -> ir.Node:
+        """Consumers of `old` read `new`, which has a name of its own; a name seen from outside is kept by Identity."""
+        outside = old.is_graph_output() or any(node.graph is not self._graph for node, _ in old.uses())
+        if outside:
+            producer = old.producer()
+            assert producer is not None, "computed by a node"
+            copy = ir.Node("", "Identity", [new], name=self._names.fresh(f"{old.name}_stabilized_Identity"))
+            copy.outputs[0].name = f"{old.name}_stabilized"
+            position = self._position[old.name or ""]
+            self._graph.insert_after(self._last[position], [copy])
+            self._last[position] = copy
+            return self._take_over(old, copy.outputs[0], [copy])
+        self._by_name[old.name or ""] = new
+        return self._move_uses(old, new, made)
+
+    def _move_uses(self, old: ir.Value, new: ir.Value, made: list[ir.Node]) -> ir.Node:
+        for node, index in tuple(old.uses()):
+            if node not in made:
+                node.replace_input_with(index, new)
+        for index, output in enumerate(self._graph.outputs):
+            if output is old:
+                self._graph.outputs[index] = new
+        producer = old.producer()
+        assert producer is not None, "computed by a node"
+        return producer
+
+    # --- dead code --------------------------------------------------------------------------------------------
+
+    def _sweep(self, candidates: list[ir.Node]) -> None:
+        """Remove nodes that the replacements left without a use, and weights that only those used."""
+        while candidates:
+            node = candidates.pop()
+            if node.graph is not self._graph or any(o.uses() or o.is_graph_output() for o in node.outputs):
+                continue
+            inputs = [v for v in node.inputs if v is not None]
+            self._graph.remove(node, safe=True)
+            for value in inputs:
+                producer = value.producer()
+                if producer is not None:
+                    candidates.append(producer)
+                elif value.is_initializer() and not (value.uses() or value.is_graph_input() or value.is_graph_output()):
+                    self._graph.initializers.pop(value.name or "", None)
+
+
+def _all_names(model: ir.Model) -> Iterable[str]:
+    """Every name of a value or node in the model, nested graphs included."""
+    for graph in model.graphs():
+        for value in (*graph.inputs, *graph.initializers.values()):
+            yield value.name or ""
+        for node in graph:
+            yield node.name or ""
+            yield from (o.name or "" for o in node.outputs)
+
+
+def _symbols(view: View) -> dict[str, list[tuple[Value, int]]]:
+    """Symbolic size → values that have it and where, inputs and early values first."""
+    found: dict[str, list[tuple[Value, int]]] = {}
+    for value in view.bindings.values():
+        for axis, dim in enumerate(value.shape):
+            if isinstance(dim, str):
+                found.setdefault(dim, []).append((value, axis))
+    return found
+
+
+def named(view: View, replacements: Sequence[Replacement]) -> list[Replacement]:
+    """Replacements of values that the host names.
+
+    A value inside an operator that was read as several primitives has no name: the named values that are computed from
+    it directly are replaced instead, with the new value in its place.
+    """
+    bound = set(view.bindings.values())
+    result = [r for r in replacements if r.old in bound]
+    inner = {r.old: r.new for r in replacements if r.old not in bound}
+    if inner:
+        replaced = {r.old for r in result}
+        for value in dict.fromkeys(view.bindings.values()):
+            rebuilt = _rebuilt(view.builder, value, inner, bound)
+            if rebuilt is not value and value not in replaced:
+                result.append(Replacement(value, rebuilt))
+    return result
+
+
+def _rebuilt(builder: Builder, value: Value, inner: dict[Value, Value], bound: set[Value]) -> Value:
+    """`value` with the unnamed values it is made of replaced."""
+    operands = [inner.get(o) or (o if o in bound else _rebuilt(builder, o, inner, bound)) for o in value.operands]
+    if all(a is b for a, b in zip(operands, value.operands, strict=True)) or value.op == "opaque":
+        return value
+    return builder.make(value.op, *operands, **dict(value.attrs))
