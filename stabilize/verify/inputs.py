@@ -1,0 +1,272 @@
+"""Families of inputs on which a rewrite is tried: where formulas work, where they break, and the special rows.
+
+Float leaves that reach an exponential get the values that drive it (`exponents`); the others stay moderate, take
+zeros and ones in the masked families (they may be weights or masks), and share the families of small, tied and
+special values. Everything is drawn from one seeded generator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, cast, final
+
+import torch
+
+from stabilize.formats import FORMATS, Format, is_float
+from stabilize.graph.ops import LAYOUT
+from stabilize.graph.value import Value, cone
+from stabilize.verify.execute import torch_dtype
+
+_EXPONENTIAL: Final = frozenset(
+    {
+        "exp", "expm1", "sigmoid", "softplus", "log_sigmoid", "softmax", "log_softmax", "logsumexp", "logaddexp",
+        "logcumsumexp", "tanh", "cross_entropy", "bce_with_logits", "attention", "pow",
+    }
+)  # fmt: skip
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One set of tensors for the leaves.
+
+    gradients: whether gradients are compared on it.
+    poisoned: whether it holds +inf or NaN.
+    """
+
+    name: str
+    tensors: Mapping[Value, torch.Tensor]
+    gradients: bool
+    poisoned: bool = False
+
+
+Draw = Callable[[Value, bool], torch.Tensor]
+"""(leaf, whether it reaches an exponential) → float64 numbers for a float leaf."""
+
+
+def families(
+    roots: Sequence[Value], leaves: Sequence[Value], data: Mapping[Value, torch.Tensor], seed: int
+) -> Iterator[Family]:
+    """Every family for the leaves of an expression; leaves in `data` keep their data, except where masked."""
+    source = _Source(roots, leaves, data, seed)
+    for name, gradients, poisoned in _FAMILIES:
+        draw = cast(Draw, getattr(source, name))
+        masks = {"masked": 0.7, "all_masked": -1.0}.get(name, 0.5)
+        yield Family(name.replace("_", "-"), source.fill(draw, masks), gradients, poisoned)
+
+
+_FAMILIES: Final = (
+    # name, gradients compared, poisoned
+    ("benign", True, False),
+    ("wide", True, False),
+    ("leading", True, False),
+    ("large_positive", True, False),
+    ("large_negative", True, False),
+    ("large_mixed", True, False),
+    ("masked", True, False),
+    ("all_masked", True, False),
+    ("tied", False, False),
+    ("unit", True, False),
+    ("positive", False, False),
+    ("near_zero", True, False),
+    ("subnormal", False, False),
+    ("plus_inf", False, True),
+    ("nan", False, True),
+)
+
+
+@final
+class _Source:
+    """Draws the numbers of each family; one method per family."""
+
+    def __init__(
+        self, roots: Sequence[Value], leaves: Sequence[Value], data: Mapping[Value, torch.Tensor], seed: int
+    ) -> None:
+        self.leaves, self.data = leaves, data
+        self.generator = torch.Generator().manual_seed(seed)
+        self.exponents = _reaching_exponential(roots, leaves)
+        self.bounds = index_bounds(roots, leaves)
+
+    def fill(self, draw: Draw, masks: float) -> dict[Value, torch.Tensor]:
+        """A tensor for every leaf; `masks` is the probability of True, or −1 for a row of each kind."""
+        return {leaf: self._tensor(leaf, draw, masks) for leaf in self.leaves}
+
+    def _tensor(self, leaf: Value, draw: Draw, masks: float) -> torch.Tensor:
+        if leaf in self.data:
+            return self.data[leaf]
+        if is_float(leaf.dtype):
+            return draw(leaf, leaf in self.exponents).to(torch_dtype(leaf.dtype))
+        if leaf.dtype == "bool":
+            return self._mask(leaf, masks)
+        bound = self.bounds.get(leaf, 4)
+        return torch.randint(0, max(bound, 1), _shape(leaf), generator=self.generator).to(torch_dtype(leaf.dtype))
+
+    def _mask(self, leaf: Value, probability: float) -> torch.Tensor:
+        shape = _shape(leaf)
+        mask = torch.rand(shape, generator=self.generator) < abs(probability)
+        if probability < 0:
+            _row(mask, 0).fill_(False)
+            _row(mask, 1).fill_(True)
+        return mask
+
+    def _normal(self, leaf: Value) -> torch.Tensor:
+        return torch.randn(_shape(leaf), generator=self.generator, dtype=torch.float64)
+
+    def _uniform(self, leaf: Value, low: float, high: float) -> torch.Tensor:
+        unit = torch.rand(_shape(leaf), generator=self.generator, dtype=torch.float64)
+        return low + (high - low) * unit
+
+    # --- families -------------------------------------------------------------------------------------------
+
+    def benign(self, leaf: Value, exponent: bool) -> torch.Tensor:
+        return self._normal(leaf)
+
+    def wide(self, leaf: Value, exponent: bool) -> torch.Tensor:
+        """As far as exp and a short sum of its values go without overflow or underflow."""
+        reach = 0.8 * _format(leaf).exp_overflow
+        return self._uniform(leaf, -reach, reach) if exponent else self._normal(leaf)
+
+    def leading(self, leaf: Value, exponent: bool) -> torch.Tensor:
+        """One entry of every row leads the others, by as much as makes a probability round to 1 and beyond."""
+        result = self._normal(leaf)
+        if exponent and leaf.shape:
+            rows = result.reshape(-1, result.shape[-1]) if result.numel() else result
+            for i, row in enumerate(rows):
+                row[i % len(row)] += _format(leaf).precision * (0.5 + 0.4 * i)
+        return result
+
+    def large_positive(self, leaf: Value, exponent: bool) -> torch.Tensor:
+        return self._normal(leaf) + (2 * _format(leaf).exp_overflow if exponent else 0.0)
+
+    def large_negative(self, leaf: Value, exponent: bool) -> torch.Tensor:
+        return self._normal(leaf) + (2 * _format(leaf).exp_underflow if exponent else 0.0)
+
+    def large_mixed(self, leaf: Value, exponent: bool) -> torch.Tensor:
+        return (1e4 if exponent else 1.0) * self._normal(leaf)
+
+    def masked(self, leaf: Value, exponent: bool) -> torch.Tensor:
+        """Some entries −inf (not all of a row); weights become zeros and ones."""
+        drop = torch.rand(_shape(leaf), generator=self.generator) < 0.35
+        if leaf.shape and drop.numel():
+            drop[..., 0] = False
+        return self._normal(leaf).masked_fill(drop, -math.inf) if exponent else (~drop).double()
+
+    def all_masked(self, leaf: Value, exponent: bool) -> torch.Tensor:
+        """The first row is −inf throughout; weights are zero there."""
+        result = self._normal(leaf)
+        _row(result, 0).fill_(-math.inf if exponent else 0.0)
+        return result
+
+    def tied(self, leaf: Value, exponent: bool) -> torch.Tensor:
+        """Every entry equal in the first row; equal pairs and zeros elsewhere."""
+        result = self._normal(leaf).round()
+        _row(result, 0).fill_(1.5)
+        return result
+
+    def unit(self, leaf: Value, exponent: bool) -> torch.Tensor:
+        """Probabilities, some of them next to 0 and to 1."""
+        result = self._uniform(leaf, 0.01, 0.99)
+        flat, u = result.view(-1), _format(leaf).u
+        for position, number in enumerate((4 * u, 1 - 4 * u, u * u)):
+            if position + 1 < len(flat):
+                flat[position + 1] = number
+        return result
+
+    def positive(self, leaf: Value, exponent: bool) -> torch.Tensor:
+        return self._normal(leaf).mul(2.0).exp()
+
+    def near_zero(self, leaf: Value, exponent: bool) -> torch.Tensor:
+        """Where 1 + x and exp(x) − 1 cancel, exact zeros included."""
+        scale = torch.tensor([1e-3, 1e-6, 1e-10], dtype=torch.float64)
+        pick = torch.randint(0, 3, _shape(leaf), generator=self.generator)
+        result = self._normal(leaf) * scale[pick]
+        if result.numel():
+            result.view(-1)[-1] = 0.0
+        return result
+
+    def subnormal(self, leaf: Value, exponent: bool) -> torch.Tensor:
+        return self._normal(leaf) * 2.0 * _format(leaf).min_normal
+
+    def plus_inf(self, leaf: Value, exponent: bool) -> torch.Tensor:
+        return self._planted(leaf, math.inf)
+
+    def nan(self, leaf: Value, exponent: bool) -> torch.Tensor:
+        return self._planted(leaf, math.nan)
+
+    def _planted(self, leaf: Value, number: float) -> torch.Tensor:
+        """One special entry in the first row of the first leaf that is not given."""
+        result = self._normal(leaf)
+        first = next(v for v in self.leaves if is_float(v.dtype) and v not in self.data)
+        if leaf is first and result.numel():
+            result.view(-1)[_row(result, 0).numel() // 2] = number
+        return result
+
+
+def _format(leaf: Value) -> Format:
+    return FORMATS[leaf.dtype]
+
+
+def _shape(leaf: Value) -> tuple[int, ...]:
+    return cast("tuple[int, ...]", leaf.shape)
+
+
+def _row(tensor: torch.Tensor, index: int) -> torch.Tensor:
+    """A view of row `index` along the first axis (of everything when there is one row); empty when there is none."""
+    if tensor.dim() < 2:
+        return tensor if index == 0 else tensor[:0] if tensor.dim() else tensor.new_empty(0)
+    return tensor[index : index + 1]
+
+
+def _reaching_exponential(roots: Sequence[Value], leaves: Sequence[Value]) -> frozenset[Value]:
+    """The float leaves that some exponential depends on; all of them when there is no exponential."""
+    values = cone(roots, leaves)
+    drivers = [o for v in values if v.op in _EXPONENTIAL for o in v.operands]
+    floats = {leaf for leaf in leaves if is_float(leaf.dtype)}
+    reaching = floats & set(cone(drivers, leaves))
+    return frozenset(reaching or floats)
+
+
+def index_bounds(roots: Iterable[Value], leaves: Sequence[Value]) -> dict[Value, int]:
+    """For each integer leaf used as an index or class: the smallest number of things that it picks from."""
+    bounds: dict[Value, int] = {}
+    for value in cone(roots, leaves):
+        picked = _picked(value)
+        if picked is None:
+            continue
+        index, size = picked
+        if isinstance(size, int):
+            for leaf in _through_layout(index, leaves):
+                bounds[leaf] = min(size, bounds.get(leaf, size))
+    return bounds
+
+
+def _picked(value: Value) -> tuple[Value, object] | None:
+    """(integer operand, number of things it picks from) of a primitive that uses one."""
+    if value.op == "gather":
+        return value.operands[1], value.operands[0].shape[value.axes[0]]
+    if value.op == "one_hot":
+        return value.operands[0], value.attr("classes")
+    if value.op in ("cross_entropy", "nll_loss") and not is_float(value.operands[1].dtype):
+        shape = value.operands[0].shape
+        return value.operands[1], shape[min(1, len(shape) - 1)]
+    if value.op in ("eq", "ne"):
+        for a, b in (value.operands, value.operands[::-1]):
+            if any(v.op == "arange" for v in cone([b])):
+                return a, next(v.shape[0] for v in cone([b]) if v.op == "arange")
+    return None
+
+
+def _through_layout(value: Value, leaves: Sequence[Value]) -> list[Value]:
+    """The integer leaves that `value` is a rearrangement or a selection of."""
+    passing = LAYOUT | {"cast", "where", "maximum", "minimum", "detach"}
+    stack, found = [value], list[Value]()
+    while stack:
+        each = stack.pop()
+        if each in leaves:
+            if not is_float(each.dtype) and each.dtype != "bool":
+                found.append(each)
+        elif each.op in passing:
+            stack.extend(each.operands)
+    return found
