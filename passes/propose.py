@@ -38,9 +38,7 @@ def context(view: View, options: Options, ranges: dict[str, tuple[float, float]]
     return Context(engine, Ranges(engine, given), Emitter(engine, host_size), options)
 
 
-def proposals(
-    view: View, ctx: Context, accept: Callable[[Proposal], Value | None]
-) -> dict[Value, Value]:
+def proposals(view: View, ctx: Context, accept: Callable[[Proposal], Value | None]) -> dict[Value, Value]:
     """Replacements, old → new. `accept` says which candidate of a proposal is taken (None: it is declined).
 
     Values are visited from the last to the first, so a value is seen after everything that uses it; what only a
@@ -48,11 +46,12 @@ def proposals(
     """
     replaced: dict[Value, Value] = {}
     live = set(view.outputs)
+    bound = set(view.bindings.values())
     host = sorted({*cone(view.outputs)}, key=lambda v: -v.index)
     for value in host:
         if value not in live:
             continue
-        new = _first(ctx, value, accept)
+        new = _first(ctx, value, accept) if value in bound else None
         if new is None:
             live.update(value.operands)
         else:

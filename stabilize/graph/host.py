@@ -32,3 +32,7 @@ class Host(Protocol):
     def tensor(self, value: Value) -> torch.Tensor | None:
         """The data behind a leaf of the view (a weight, buffer or initializer), if the host holds it."""
         ...
+
+    def refusal(self, replacement: Replacement) -> str | None:
+        """Why `replacement` cannot be written in this host's operators; None when it can."""
+        ...

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Mapping
 from typing import cast
 
 from stabilize.errors import ShapeError, TextError
@@ -148,3 +149,41 @@ def spell(value: Value, operands: list[str]) -> str:
     op = value.op + "_" if value.op in ("and", "or", "not") else value.op
     attrs = [f"{k}={v!r}" for k, v in value.attrs]
     return f"{op}({', '.join([*operands, *attrs])})"
+
+
+_INFIX = {"add": " + ", "sub": " − ", "mul": "·", "div": " / "}
+
+
+def one_line(value: Value, names: Mapping[Value, str], limit: int = 160) -> str:
+    """`value` as one line of mathematics over the named values below it, for reports; long text is cut with …"""
+    text: dict[Value, str] = {}
+    for v in cone([value], [n for n in names if n is not value]):
+        if v in names and v is not value:
+            text[v] = names[v]
+        else:
+            text[v] = _shorten(_phrase(v, [text.get(o, "…") for o in v.operands]), limit)
+    return text[value]
+
+
+def _shorten(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _phrase(value: Value, operands: list[str]) -> str:
+    if value.op == "constant":
+        number = value.attr("value")
+        return f"{number:.6g}" if isinstance(number, float) else str(number)
+    if value.op in ("input", "opaque"):
+        return str(value.attr("name" if value.op == "input" else "target"))
+    if value.op in _INFIX:
+        a, b = (f"({o})" if " " in o and value.op in ("mul", "div") else o for o in operands)
+        b = f"({b})" if value.op == "sub" and " " in b and not b.startswith("(") else b
+        return f"{a}{_INFIX[value.op]}{b}"
+    if value.op == "neg":
+        return f"−({operands[0]})" if " " in operands[0] else f"−{operands[0]}"
+    if value.op in ("cast", "expand", "squeeze", "unsqueeze", "reshape", "detach", "transpose"):
+        return operands[0]
+    axes = [str(v) for k, v in value.attrs if k == "axis"] + [
+        ", ".join(map(str, v)) for k, v in value.attrs if k == "axes" and isinstance(v, tuple)
+    ]
+    return f"{value.op}({', '.join(operands + axes)})"

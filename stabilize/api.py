@@ -1,0 +1,135 @@
+"""The public functions: `optimize`, `certify`, `load`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
+
+from stabilize.errors import ModelError, UsageError
+from stabilize.graph.host import Host
+from stabilize.pipeline import Progress, Request, run
+from stabilize.report import Report
+
+if TYPE_CHECKING:
+    from stabilize.verify.certificate import Certificate
+
+_M = TypeVar("_M")
+
+FORMS = ("softmax", "collapse-free")
+ALLOWED = ("exact", "approximate")
+
+
+@overload
+def optimize(
+    model: _M, example_inputs: object = None, *, form: str = ..., allow: str = ...,
+    ranges: Mapping[str, tuple[float, float]] | None = ..., dynamic_shapes: object = ...,
+    select: Collection[str] | None = ..., ignore: Collection[str] | None = ..., certify: bool = ...,
+    return_report: Literal[False] = False, progress: Progress | None = ...,
+) -> _M: ...
+@overload
+def optimize(
+    model: _M, example_inputs: object = None, *, form: str = ..., allow: str = ...,
+    ranges: Mapping[str, tuple[float, float]] | None = ..., dynamic_shapes: object = ...,
+    select: Collection[str] | None = ..., ignore: Collection[str] | None = ..., certify: bool = ...,
+    return_report: Literal[True], progress: Progress | None = ...,
+) -> tuple[_M, Report]: ...
+def optimize(
+    model: Any,
+    example_inputs: object = None,
+    *,
+    form: str = "softmax",
+    allow: str = "exact",
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    dynamic_shapes: object = None,
+    select: Collection[str] | None = None,
+    ignore: Collection[str] | None = None,
+    certify: bool = True,
+    return_report: bool = False,
+    progress: Progress | None = None,
+) -> Any:
+    """The same function without overflow, cancellation, collapse or lost mass; every change certified.
+
+    model: `torch.nn.Module`, `torch.fx.GraphModule`, `torch.export.ExportedProgram`, `onnx.ModelProto`,
+        `onnx_ir.Model`, or the path of a `.onnx` file. It is not modified.
+    example_inputs: for modules: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
+    form: "softmax" (max-shifted forms), or "collapse-free": besides, every cross-entropy in its log1p form, whose loss
+        and gradient do not round to zero when one class leads (the same function over the reals).
+    allow: "exact" (equal over the reals) or "approximate" (may drop an epsilon or fill a limit; every use is listed).
+    ranges: input name → (lowest, highest) value it takes.
+    dynamic_shapes: as for `torch.export.export`, when a module is exported here.
+    select, ignore: rule codes or prefixes of them ("STB1") to apply, or not to.
+    certify: judge each rewrite against arbitrary precision and decline those that are worse anywhere.
+    return_report: return `(model, Report)`.
+    progress: called with (rewrites so far, rule name) as the run goes on.
+
+    Returns a model of the same kind (`onnx.ModelProto` for a path); the very same object when there was nothing to do
+    and the argument is a module or a program.
+
+    Raises UsageError for wrong arguments, ModelError for a model that cannot be read or captured, MissingExtraError
+    for an ONNX model without the `onnx` extra.
+    """
+    request = Request(form, allow, dict(ranges or {}), select, ignore or (), certify)
+    _check(request)
+    host = open_host(model, example_inputs, dynamic_shapes)
+    name = os.fspath(model) if isinstance(model, (str, os.PathLike)) else type(model).__name__
+    replacements, report = run(host, request, str(name), progress)
+    fixed = host.patched(replacements)
+    return (fixed, report) if return_report else fixed
+
+
+def _check(request: Request) -> None:
+    if request.form not in FORMS:
+        raise UsageError(f"form {request.form!r} is not one of {', '.join(FORMS)}")
+    if request.allow not in ALLOWED:
+        raise UsageError(f"allow {request.allow!r} is not one of {', '.join(ALLOWED)}")
+    for name, bounds in request.ranges.items():
+        if len(bounds) != 2 or not bounds[0] <= bounds[1]:
+            raise UsageError(f"ranges[{name!r}] is {bounds}: give (lowest, highest)")
+
+
+def open_host(model: object, example_inputs: object = None, dynamic_shapes: object = None) -> Host:
+    """Read `model` with the frontend of its kind."""
+    if isinstance(model, (str, os.PathLike)) or type(model).__module__.partition(".")[0] in ("onnx", "onnx_ir"):
+        from stabilize.frontends.onnx import open_onnx
+
+        return open_onnx(cast(Any, model))
+    import torch
+    from torch.export import ExportedProgram
+
+    from stabilize.frontends.fx import open_exported, open_graph_module, open_module
+
+    if isinstance(model, ExportedProgram):
+        return open_exported(model)
+    if isinstance(model, torch.fx.GraphModule):
+        return open_graph_module(model, example_inputs)
+    if isinstance(model, torch.nn.Module):
+        if example_inputs is None:
+            raise UsageError(
+                f"optimize({type(model).__name__}) needs example_inputs to capture the module: "
+                "pass a tensor, a tuple of arguments or a dict of keyword arguments"
+            )
+        return open_module(model, example_inputs, dynamic_shapes)
+    raise ModelError(
+        f"cannot read a {type(model).__module__}.{type(model).__qualname__}: pass an nn.Module, GraphModule, "
+        "ExportedProgram, onnx.ModelProto, onnx_ir.Model or the path of a .onnx file"
+    )
+
+
+def load(path: str | os.PathLike[str]) -> object:
+    """Read a model file: `onnx.ModelProto` from `.onnx`, `ExportedProgram` from `.pt2`.
+
+    Raises ModelError naming the file when it is neither, missing or damaged.
+    """
+    suffix = os.path.splitext(os.fspath(path))[1].lower()
+    if suffix == ".onnx":
+        from stabilize.frontends.onnx import load as load_onnx
+
+        return load_onnx(path)
+    if suffix == ".pt2":
+        from pathlib import Path
+
+        from stabilize.frontends.pt2 import read
+
+        return read(Path(path))
+    raise ModelError(f"{os.fspath(path)}: not a model file: expected .onnx or .pt2")

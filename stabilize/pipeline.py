@@ -1,0 +1,146 @@
+"""One run over one host graph: propose, certify, record; the replacements that survive and the report.
+
+Nothing here knows a rule or a host: rules propose, the host says what it can express, the certificate judges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias, final
+
+from stabilize.formats import FORMATS
+from stabilize.graph.host import Host
+from stabilize.graph.text import one_line
+from stabilize.graph.value import Value, cone
+from stabilize.graph.view import Replacement, Source, View
+from stabilize.passes.propose import context, proposals
+from stabilize.passes.rule import Context, Options, Proposal
+from stabilize.report import Declined, Finding, Report, Rewrite
+from stabilize.verify.certificate import Certificate, certify_rewrite
+
+#: Told what is being looked at: (values certified so far, name of the rule).
+Progress: TypeAlias = Callable[[int, str], None]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asked of one run; the keywords of `stabilize.optimize`."""
+
+    form: str = "softmax"
+    allow: str = "exact"
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
+    select: Collection[str] | None = None
+    ignore: Collection[str] = ()
+    certify: bool = True
+
+    def wants(self, code: str) -> bool:
+        """`select` and `ignore` take codes or their prefixes ("STB1")."""
+        if any(code.startswith(c) for c in self.ignore):
+            return False
+        return self.select is None or any(code.startswith(c) for c in self.select)
+
+
+def run(host: Host, request: Request, model: str, progress: Progress | None = None) -> tuple[list[Replacement], Report]:
+    """Propose, certify and record. The host is read, never changed."""
+    ctx = context(host.view, Options(request.form, request.allow, host.kind), dict(request.ranges))
+    judge = _Judge(host, ctx, request, Report(model), progress)
+    replaced = proposals(host.view, ctx, judge.take)
+    judge.report.findings.reverse()
+    judge.report.rewrites.reverse()
+    judge.report.declined.reverse()
+    return [Replacement(old, new) for old, new in replaced.items()], judge.report
+
+
+@final
+class _Judge:
+    """Decides on proposals one by one and writes down what it decided."""
+
+    def __init__(
+        self, host: Host, ctx: Context, request: Request, report: Report, progress: Progress | None
+    ) -> None:
+        self.report: Final = report
+        self._host, self._ctx, self._request, self._progress = host, ctx, request, progress
+        self._names = _shown_names(host.view)
+        self._nodes = host.view.names()
+
+    def take(self, proposal: Proposal) -> Value | None:
+        """The candidate to apply, or None."""
+        rule = proposal.rule
+        if not self._request.wants(rule.code):
+            return None
+        if self._progress is not None:
+            self._progress(len(self.report.rewrites), rule.name)
+        refusals: list[str] = []
+        for candidate in proposal.candidates:
+            refusal = self._host.refusal(Replacement(proposal.old, candidate))
+            if refusal is not None:
+                refusals.append(refusal)
+                continue
+            certificate = certify_rewrite(proposal.old, candidate) if self._request.certify else None
+            if certificate is None or certificate.accepted:
+                self._record(proposal, candidate, certificate)
+                return candidate
+            refusals.append(certificate.reason or "worse than the original")
+        self._record_finding(proposal, proposal.candidates[0] if proposal.candidates else None, fixable=False)
+        if refusals:
+            self._decline(proposal, "; ".join(dict.fromkeys(refusals)))
+        return None
+
+    # --- records ------------------------------------------------------------------------------------------------------
+
+    def _record(self, proposal: Proposal, new: Value, certificate: Certificate | None) -> None:
+        self._record_finding(proposal, new, fixable=True)
+        rule, node, source = proposal.rule, *self._where(proposal.old)
+        naive, stable = self._texts(proposal.old, new)
+        assert proposal.safety is not None
+        self.report.rewrites.append(
+            Rewrite(
+                rule.code, rule.name, node, source.module, source.file, source.line, naive, stable,
+                proposal.safety, certificate,
+            )
+        )  # fmt: skip
+
+    def _record_finding(self, proposal: Proposal, new: Value | None, fixable: bool) -> None:
+        rule, node, source = proposal.rule, *self._where(proposal.old)
+        naive, stable = self._texts(proposal.old, new)
+        fmt = FORMATS[proposal.old.dtype]
+        condition = None
+        if rule.severity == "error":
+            condition = f"an exponent above {fmt.exp_overflow:.2f} or below {fmt.exp_underflow:.2f} in {fmt.name}"
+        self.report.findings.append(
+            Finding(
+                rule.code, rule.name, rule.severity, proposal.message or f"{rule.name.replace('-', ' ')}: {naive}",
+                node, source.module, source.file, source.line, naive, stable, condition, None, proposal.safety, fixable,
+            )
+        )  # fmt: skip
+
+    def _decline(self, proposal: Proposal, reason: str) -> None:
+        rule, node, source = proposal.rule, *self._where(proposal.old)
+        self.report.declined.append(
+            Declined(rule.code, rule.name, node, source.module, source.file, source.line, reason)
+        )
+
+    def _where(self, value: Value) -> tuple[str, Source]:
+        """The host node that computes `value`, and where it came from."""
+        names = self._nodes.get(value, [])
+        node = names[0] if names else f"v{value.index}"
+        sources = self._host.view.sources
+        return node, next((sources[n] for n in names if n in sources), Source())
+
+    def _texts(self, old: Value, new: Value | None) -> tuple[str, str | None]:
+        """Both expressions as one line, over the values that the new one stands on."""
+        leaves = dict(self._names)
+        if new is not None:
+            below = set(cone([old])) - {old}
+            top = {v for v in cone([new]) if v in below and v.op != "constant"}
+            used = {o for v in cone([new], top) for o in v.operands} & top
+            for v in used:
+                leaves.setdefault(v, self._where(v)[0])
+        return one_line(old, leaves), None if new is None else one_line(new, leaves)
+
+
+def _shown_names(view: View) -> dict[Value, str]:
+    """Inputs and opaque values by their host names: where one-line text stops."""
+    return {v: n for n, v in reversed(list(view.bindings.items())) if v.op in ("input", "opaque")}
