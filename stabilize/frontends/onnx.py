@@ -116,8 +116,9 @@ def open_onnx(model: OnnxModel) -> OnnxHost:
 
     if isinstance(model, ir.Model):
         for value in model.graph.initializers.values():
-            if isinstance(value.const_value, ir.ExternalTensor):
-                onnx_files.check_location(os.fspath(value.const_value.location), "the model")
+            location: Any = getattr(value.const_value, "location", None)  # of an ir.ExternalTensor
+            if location is not None:
+                onnx_files.check_location(os.fspath(location), "the model")
         return OnnxHost(model, None, model.graph.name or "model")
     if isinstance(model, onnx.ModelProto):
         onnx_files.check_locations(model, "the model")
@@ -125,7 +126,8 @@ def open_onnx(model: OnnxModel) -> OnnxHost:
     path = os.fspath(model)
     proto = onnx_files.load(path)
     read = _deserialized(proto, path)
-    ir.external_data.set_base_dir(read.graph, os.path.dirname(os.path.abspath(path)))
+    external: Any = ir.external_data
+    external.set_base_dir(read.graph, os.path.dirname(os.path.abspath(path)))
     return OnnxHost(read, proto, path)
 
 

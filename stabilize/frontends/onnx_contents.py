@@ -92,7 +92,7 @@ def _div(call: Call) -> Elements | None:
     divisor = _numbers(call.dims(1))
     if divisor is None or 0 in divisor or any(d < 0 for d in (_numbers(call.dims(0)) or ())):
         return None
-    return _binary(operator.floordiv, call) if min(divisor, default=1) > 0 else None
+    return _binary(lambda a, b: a // b, call) if min(divisor, default=1) > 0 else None
 
 
 def _product(call: Call) -> Elements | None:

@@ -240,8 +240,8 @@ def _class_loss(op_type: str, e: Emitter, v: Value) -> Ref:
 
 def _single_row(b: Builder, v: Value) -> Value:
     """A loss of one row of scores: a batch of one."""
-    x, y, *weight = v.operands
-    loss = b.make(v.op, b.unsqueeze(x, [0]), b.unsqueeze(y, [0]), *weight, **dict(v.attrs))
+    x, y = v.operands[:2]
+    loss = b.make(v.op, b.unsqueeze(x, [0]), b.unsqueeze(y, [0]), *v.operands[2:], **dict(v.attrs))
     return b.squeeze(loss, [0]) if loss.type.rank else loss
 
 
@@ -249,7 +249,7 @@ def _smoothed(b: Builder, v: Value) -> Value:
     """(1 − ε)·nll + ε·mean over classes of −log_softmax, over the rows that are not ignored."""
     if len(v.operands) > 2:
         raise CannotEmit("label smoothing together with class weights")
-    x, y = v.operands
+    x, y = v.operands[0], v.operands[1]
     axis = 1 if x.type.rank > 1 else 0
     epsilon = float(cast(float, v.attr("label_smoothing")))
     logs = b.make("log_softmax", x, axis=axis)

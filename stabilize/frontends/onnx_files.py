@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from stabilize.errors import ModelError
 
@@ -93,11 +94,10 @@ def _bring_data(names: list[str], target: Path, folder: Path | None) -> None:
             raise ModelError(f"{target}: its external data {source} is missing: put it there, or name its folder")
         if not (wanted.exists() and wanted.samefile(source)):
             wanted.parent.mkdir(parents=True, exist_ok=True)
-            _replace_file(wanted, lambda temporary, source=source: shutil.copyfile(source, temporary))
+            _replace_file(wanted, partial(shutil.copyfile, source))
 
 
-def _replace_file(target: Path, fill: object) -> None:
-    assert callable(fill)
+def _replace_file(target: Path, fill: Callable[[Path], object]) -> None:
     try:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from stabilize.formats import is_float
 from stabilize.frontends.onnx_call import Call, Refused, Row, normal
@@ -122,7 +123,7 @@ def _split(call: Call) -> tuple[Value, ...]:
         each = -(-size // parts)
         pieces = tuple(min(each, size - i * each) for i in range(parts))
     bounds = [sum(pieces[:i]) for i in range(parts + 1)]
-    return tuple(sliced(call, x, axis, a, b, 1) for a, b in zip(bounds, bounds[1:], strict=False))
+    return tuple(sliced(call, x, axis, a, b, 1) for a, b in pairwise(bounds))
 
 
 def _concat(call: Call) -> Value:

@@ -9,7 +9,7 @@ from stabilize.formats import is_float
 from stabilize.frontends.onnx_call import Call, Refused, Row, normal
 from stabilize.frontends.onnx_types import DTYPES, rounded
 from stabilize.graph.build import constant_of, element_count
-from stabilize.graph.value import Value
+from stabilize.graph.value import Attr, Value
 
 # --- elementwise ----------------------------------------------------------------------------------------------
 
@@ -227,7 +227,7 @@ def _loss(primitive: str, call: Call) -> tuple[Value | None, ...]:
     x, y, weight = call.floating(), call.x(1), call.optional(2)
     if is_float(y.dtype) or x.type.rank < 2:
         raise Refused("labels must be integers, scores of rank 2 or more")
-    attrs = {
+    attrs: dict[str, Attr] = {
         "reduction": call.str_attr("reduction", "mean"),
         "ignore_index": call.int_attr("ignore_index", NOTHING_IGNORED),
     }

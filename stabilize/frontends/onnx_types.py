@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -102,7 +102,7 @@ def rounded(number: bool | int | float, dtype: str) -> bool | int | float | None
 
 def to_torch(array: np.ndarray) -> torch.Tensor:
     """A tensor that owns a copy of `array`."""
-    array = np.array(array, order="C")
+    copy: Any = np.array(array, order="C")
     if array.dtype == numpy_dtype("bfloat16"):
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return cast(torch.Tensor, torch.from_numpy(array))
+        return torch.as_tensor(copy.view(np.int16)).view(torch.bfloat16)
+    return torch.as_tensor(copy)
