@@ -76,10 +76,9 @@ def _from_factory(text: str) -> Subject:
     import torch
 
     result = _users_code(f"{text} failed", lambda: _factory(text)())
-    pair = cast("tuple[object, ...]", result) if isinstance(result, tuple) else ()
-    if len(pair) != 2 or not isinstance(pair[0], torch.nn.Module):
+    module, example_inputs = cast("tuple[object, object]", result) if _is_pair(result) else (None, None)
+    if not isinstance(module, torch.nn.Module):
         raise ModelError(f"{text}: must return (torch.nn.Module, example_inputs), not {_kind(result)}")
-    module, example_inputs = pair
     args, kwargs = split_inputs(example_inputs)
     program = _users_code(
         f"{text}: torch.export cannot capture the module", lambda: torch.export.export(module, args, kwargs)
@@ -120,6 +119,10 @@ def split_inputs(example_inputs: object) -> tuple[tuple[object, ...], dict[str, 
     if isinstance(example_inputs, tuple | list):
         return tuple(cast("tuple[object, ...]", example_inputs)), {}
     return (example_inputs,), {}
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, tuple) and len(cast("tuple[object, ...]", value)) == 2
 
 
 def _kind(value: object) -> str:
@@ -206,12 +209,12 @@ def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_model(model: object, path: Path) -> None:
-    """Save what `optimize` returned for a `Subject`."""
-    if path.suffix.lower() == ".onnx":
+def write_model(model: object, path: Path, subject: Subject) -> None:
+    """Save what `optimize` made of `subject`; external data of an ONNX file is copied to another folder with it."""
+    if isinstance(subject.model, Path):
         from stabilize.frontends.onnx import save
 
-        save(model, path)
+        save(model, path, str(subject.model.resolve().parent))
         return
     from stabilize.frontends.pt2 import write
 

@@ -12,9 +12,9 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             args=None if argv is None else list(argv), prog_name="stabilize", standalone_mode=False
         )
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: not an error
+    except (BrokenPipeError, SystemExit):  # click makes the first into the second: nobody reads on, which is no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else "", err=True)
@@ -117,13 +117,14 @@ def optimize_command(
     Prints one line per rewrite. Exits with 1 when a match was declined and so left as it was.
     """
     from stabilize.arguments import check_output, read_model, write_file, write_model
+    from stabilize.report import counted
 
     target = check_output(output, ".onnx" if model.lower().endswith(".onnx") else ".pt2")
     report_path = check_output(report_file, ".json") if report_file else None
-    with _session(f"reading {model}") as progress:
+    with _session(f"reading {model}") as show:
+        subject = read_model(model)
         from stabilize.api import optimize
 
-        subject = read_model(model)
         optimized, report = optimize(
             subject.model,
             form=form,
@@ -132,11 +133,11 @@ def optimize_command(
             ignore=ignore,
             certify=not no_certify,
             return_report=True,
-            progress=progress,
+            progress=lambda done, rule: show(f"certifying {rule}, {counted(done, 'rewrite')} so far"),
         )
         report = dataclasses.replace(report, model=subject.name)
-        progress("writing", 0, 0)
-        write_model(optimized, target)
+        show(f"writing {output}")
+        write_model(optimized, target, subject)
         if report_path is not None:
             text = report.to_json() + "\n"
             write_file(report_path, lambda file: file.write(text.encode()))
@@ -158,13 +159,13 @@ def certify_command(context: click.Context, before: str, after: str, input_data:
     from stabilize.arguments import bind_inputs, read_arrays, read_model
 
     arrays = read_arrays(input_data) if input_data else None
-    with _session(f"reading {before}") as progress:
-        from stabilize.api import certify
-
+    with _session(f"reading {before} and {after}") as show:
         first, second = read_model(before), read_model(after)
         if first.kind != second.kind:
             raise UsageError(f"{before} and {after} must both be ONNX or both be PyTorch models")
-        progress("certifying", 0, 0)
+        show("certifying")
+        from stabilize.api import certify
+
         inputs = first.example_inputs if arrays is None else bind_inputs(first, arrays, str(input_data))
         certificate: Certificate = certify(first.model, second.model, inputs)
     click.echo(certificate.text())
@@ -185,32 +186,19 @@ def _print_report(report: Report, output: str) -> None:
     click.echo(f"{output}: {summary(report)}")
 
 
-class Progress(Protocol):
-    """Told what is going on: a stage, and how much of it is done (total 0: unknown)."""
-
-    def __call__(self, stage: str, done: int, total: int) -> None: ...
-
-
 @contextmanager
-def _session(first_stage: str) -> Generator[Progress]:
-    """Keep torch's warnings to itself, and show progress on stderr when that is a terminal."""
+def _session(first_stage: str) -> Generator[Callable[[str], None]]:
+    """Keep torch's warnings to itself. The value shows what is going on, on stderr if that is a terminal."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"(torch|onnx|onnxscript)\b.*")
         if not sys.stderr.isatty():
-            yield lambda stage, done, total: None
+            yield lambda stage: None
             return
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
-        from rich.progress import Progress as Bar
+        from rich.markup import escape
 
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(first_stage, total=None)
-
-            def show(stage: str, done: int, total: int) -> None:
-                bar.update(task, description=stage, completed=done, total=total or None)
-
-            yield show
+        with Console(stderr=True).status(escape(first_stage)) as status:
+            yield lambda stage: status.update(escape(stage))
 
 
 if __name__ == "__main__":

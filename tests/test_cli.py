@@ -1,0 +1,338 @@
+"""The command line as a user meets it: a process with arguments, exit status, stdout and stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+import stabilize
+
+FACTORY = """
+import torch
+
+class Head(torch.nn.Module):
+    def forward(self, x):
+        e = torch.exp(x)
+        return e / e.sum(dim=-1, keepdim=True)
+
+class Clean(torch.nn.Module):
+    def forward(self, x):
+        return torch.softmax(x, dim=-1)
+
+class Guarded(torch.nn.Module):
+    def forward(self, x):
+        return torch.log(x + 1e-9)
+
+def head():
+    return Head(), (torch.randn(3, 5),)
+
+def clean():
+    return Clean(), (torch.randn(3, 5),)
+
+def keywords():
+    return Head(), {"x": torch.randn(3, 5)}
+
+def branching():
+    class Branch(torch.nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+    return Branch(), (torch.randn(3),)
+
+def raises():
+    raise ValueError("no weights\\nat all")
+
+def not_a_pair():
+    return Head()
+
+constant = 3
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run the command line in this process (a fresh one would import torch each time), in a folder of its own."""
+    from stabilize.cli import main
+
+    (tmp_path / "models.py").write_text(FACTORY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "models", raising=False)
+
+    def call(*arguments: str) -> Outcome:
+        capfd.readouterr()
+        status = main(list(arguments))
+        captured = capfd.readouterr()
+        return Outcome(status, captured.out, captured.err)
+
+    return call
+
+
+def softmax_model(stable: bool = False) -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("Exp", ["x"], ["e"]),
+        helper.make_node("ReduceSum", ["e", "axes"], ["total"], keepdims=1),
+        helper.make_node("Div", ["e", "total"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        [helper.make_node("Softmax", ["x"], ["y"], axis=-1)] if stable else nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 5])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 5])],
+        [] if stable else [helper.make_tensor("axes", TensorProto.INT64, [1], [1])],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def commands_of(help_text: str) -> list[str]:
+    """The commands that a help text lists."""
+    lines = help_text.partition("Commands:")[2].splitlines()
+    return [line.split()[0] for line in lines if line.startswith("  ") and not line.startswith("   ")]
+
+
+def one_line(outcome: Outcome) -> str:
+    """The error of a failed run: status 2, nothing on stdout, exactly one line on stderr."""
+    assert outcome.status == 2
+    assert outcome.out == ""
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("stabilize: ")
+    return line
+
+
+BIG = torch.tensor([[1000.0, 0.0, -1000.0, 999.0, 3.0]])
+
+
+# -- optimize -------------------------------------------------------------------------------------------------------
+
+
+def test_onnx_file(run: Callable[..., Outcome]) -> None:
+    onnx.save(softmax_model(), "m.onnx")
+    outcome = run("optimize", "m.onnx", "-o", "out.onnx")
+    assert outcome.status == 0
+    assert outcome.err == ""
+    rewrite, total = outcome.out.splitlines()
+    assert "STB1" in rewrite
+    assert total == "out.onnx: 1 finding (1 error), 1 rewrite, 0 declined"
+    session = onnxruntime.InferenceSession("out.onnx", providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {"x": BIG.numpy()})[0], BIG.softmax(-1).numpy(), rtol=1e-6)
+    assert sorted(os.listdir()) == ["m.onnx", "models.py", "out.onnx"]
+
+
+@pytest.mark.parametrize("name", ["models:head", "models:keywords"])
+def test_factory_and_pt2(run: Callable[..., Outcome], name: str) -> None:
+    first = run("optimize", name, "-o", "out.pt2")
+    assert (first.status, first.err) == (0, "")
+    assert "models.py:7" in first.out
+    program = torch.export.load("out.pt2")
+    inputs = ((BIG.expand(3, 5),), {}) if name == "models:head" else ((), {"x": BIG.expand(3, 5)})
+    torch.testing.assert_close(program.module()(*inputs[0], **inputs[1]), BIG.expand(3, 5).softmax(-1))
+
+    again = run("optimize", "out.pt2", "-o", "again.pt2")
+    assert (again.status, again.err) == (0, "")
+    assert again.out.splitlines() == ["again.pt2: 0 findings, 0 rewrites, 0 declined"]
+
+
+def test_report_file(run: Callable[..., Outcome]) -> None:
+    assert run("optimize", "models:head", "-o", "out.pt2", "--report", "report.json").status == 0
+    report = json.loads(Path("report.json").read_text())
+    assert report["schema_version"] == 1
+    assert report["model"] == "models:head"
+    (rewrite,) = report["rewrites"]
+    assert rewrite["certificate"]["accepted"] is True
+    assert rewrite["file"].endswith("models.py")
+
+
+def test_no_certify(run: Callable[..., Outcome]) -> None:
+    assert run("optimize", "models:head", "-o", "out.pt2", "--no-certify", "--report", "report.json").status == 0
+    (rewrite,) = json.loads(Path("report.json").read_text())["rewrites"]
+    assert rewrite["certificate"] is None
+
+
+def test_select_and_ignore(run: Callable[..., Outcome]) -> None:
+    assert run("optimize", "models:head", "-o", "a.pt2", "--ignore", "STB1").out.count("\n") == 1
+    assert run("optimize", "models:head", "-o", "a.pt2", "--select", "STB2,STB3").out.count("\n") == 1
+    assert run("optimize", "models:head", "-o", "a.pt2", "--select", "STB1").out.count("\n") == 2
+
+
+def test_a_clean_model_says_so(run: Callable[..., Outcome]) -> None:
+    outcome = run("optimize", "models:clean", "-o", "out.pt2")
+    assert outcome == Outcome(0, "out.pt2: 0 findings, 0 rewrites, 0 declined\n", "")
+
+
+# -- certify --------------------------------------------------------------------------------------------------------
+
+
+def test_certify_accepts_and_declines(run: Callable[..., Outcome]) -> None:
+    onnx.save(softmax_model(), "naive.onnx")
+    onnx.save(softmax_model(stable=True), "stable.onnx")
+    np.savez("x.npz", x=np.concatenate([BIG.numpy(), np.ones((3, 5), np.float32)]))
+    better = run("certify", "naive.onnx", "stable.onnx", "--input-data", "x.npz")
+    assert (better.status, better.err) == (0, "")
+    worse = run("certify", "stable.onnx", "naive.onnx", "--input-data", "x.npz")
+    assert (worse.status, worse.err) == (1, "")
+
+
+def test_certify_torch_with_arrays(run: Callable[..., Outcome]) -> None:
+    for arrays in ({"x": BIG.expand(3, 5).numpy()}, {"arr_0": BIG.expand(3, 5).numpy()}):
+        np.savez("x.npz", **arrays)
+        assert run("certify", "models:head", "models:clean", "--input-data", "x.npz").status == 0
+        assert run("certify", "models:clean", "models:head", "--input-data", "x.npz").status == 1
+    np.savez("x.npz", y=BIG.numpy())
+    assert "'x'" in one_line(run("certify", "models:head", "models:clean", "--input-data", "x.npz"))
+
+
+def test_certify_does_not_compare_across_hosts(run: Callable[..., Outcome]) -> None:
+    onnx.save(softmax_model(), "m.onnx")
+    assert "both" in one_line(run("certify", "m.onnx", "models:head"))
+
+
+# -- bad usage, unreadable input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["optimize"], "MODEL"),
+        (["optimize", "models:head"], "--output"),
+        (["optimise"], "optimise"),
+        (["optimize", "models:head", "-o", "x.pt2", "--allow", "anything"], "anything"),
+        (["optimize", "models:head", "-o", "x.pt2", "--form", "hardmax"], "hardmax"),
+        (["optimize", "models:head", "-o", "x.pt2", "--select", "STB1,,STB2"], "empty code"),
+        (["optimize", "models:head", "-o", "x.pt2", "--wrong"], "--wrong"),
+        (["optimize", "models:head", "-o", "x.onnx"], ".pt2"),
+        (["optimize", "m.onnx", "-o", "x.pt2"], ".onnx"),
+        (["optimize", "models:head", "-o", "no/such/x.pt2"], "no such directory"),
+        (["optimize", "models:head", "-o", "folder.pt2"], "is a directory"),
+        (["optimize", "models:head", "-o", "fifo.pt2"], "not a regular file"),
+        (["optimize", "models:head", "-o", "x.pt2", "--report", "x.txt"], ".json"),
+        (["optimize", "README", "-o", "x.pt2"], "README"),
+        (["optimize", "models.head", "-o", "x.pt2"], "models.head"),
+        (["optimize", "absent.onnx", "-o", "x.onnx"], "absent.onnx: no such file"),
+        (["optimize", "absent.pt2", "-o", "x.pt2"], "absent.pt2: no such file"),
+        (["optimize", "folder.pt2", "-o", "x.pt2"], "folder.pt2: is a directory"),
+        (["optimize", "text.onnx", "-o", "x.onnx"], "text.onnx"),
+        (["optimize", "text.pt2", "-o", "x.pt2"], "text.pt2"),
+        (["optimize", "empty.onnx", "-o", "x.onnx"], "empty.onnx"),
+        (["optimize", "empty.pt2", "-o", "x.pt2"], "empty.pt2"),
+        (["optimize", "absent_module:head", "-o", "x.pt2"], "absent_module"),
+        (["optimize", "models:absent", "-o", "x.pt2"], "absent"),
+        (["optimize", "models:constant", "-o", "x.pt2"], "int"),
+        (["optimize", "models:not_a_pair", "-o", "x.pt2"], "(torch.nn.Module, example_inputs)"),
+        (["optimize", "models:raises", "-o", "x.pt2"], "ValueError: no weights (models.py:"),
+        (["optimize", "models:branching", "-o", "x.pt2"], "torch.export cannot capture"),
+        (["certify", "models:head"], "B"),
+        (["certify", "models:head", "models:clean", "--input-data", "absent.npz"], "absent.npz"),
+        (["certify", "models:head", "models:clean", "--input-data", "text.npz"], "text.npz"),
+        (["certify", "models:head", "models:clean", "--input-data", "pickle.npz"], "pickle.npz"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_one_line_and_status_2(run: Callable[..., Outcome], arguments: list[str], named: str) -> None:
+    Path("folder.pt2").mkdir()
+    os.mkfifo("fifo.pt2")
+    for name in ("text.onnx", "text.pt2", "text.npz"):
+        Path(name).write_text("this is no model")
+    for name in ("empty.onnx", "empty.pt2"):
+        Path(name).touch()
+    np.savez("pickle.npz", x=np.array([{}], dtype=object))
+    before = sorted(os.listdir())
+    assert named in one_line(run(*arguments))
+    assert sorted(set(os.listdir()) - {"__pycache__"}) == before
+
+
+def test_without_arguments_the_help_is_shown(run: Callable[..., Outcome]) -> None:
+    outcome = run()
+    assert outcome.status == 2
+    assert "Commands:" in outcome.err
+
+
+def test_only_commands_that_exist_are_listed(run: Callable[..., Outcome]) -> None:
+    outcome = run("--help")
+    assert outcome.status == 0
+    assert commands_of(outcome.out) == ["certify", "optimize"]
+
+
+def test_a_failed_write_leaves_the_old_file(run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("out.pt2").write_text("old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "out.pt2")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert "out.pt2: No space left on device" in one_line(run("optimize", "models:head", "-o", "out.pt2"))
+    assert Path("out.pt2").read_text() == "old"
+    assert sorted(set(os.listdir()) - {"__pycache__"}) == ["models.py", "out.pt2"]
+
+
+def test_an_input_can_be_overwritten_by_its_output(run: Callable[..., Outcome]) -> None:
+    onnx.save(softmax_model(), "m.onnx")
+    assert run("optimize", "m.onnx", "-o", "m.onnx").status == 0
+    assert "Softmax" in [node.op_type for node in onnx.load("m.onnx").graph.node]
+
+
+# -- processes ------------------------------------------------------------------------------------------------------
+
+
+def test_version() -> None:
+    script = Path(sys.executable).with_name("stabilize")
+    for command in ([str(script)], [sys.executable, "-m", "stabilize"]):
+        shown = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+        assert shown.stdout == f"stabilize, version {stabilize.__version__}\n"
+
+
+def test_progress_goes_to_a_terminal_only(tmp_path: Path) -> None:
+    (tmp_path / "models.py").write_text(FACTORY)
+    command = [sys.executable, "-m", "stabilize", "optimize", "models:head", "-o", "out.pt2"]
+
+    terminal, device = pty.openpty()
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=device, env=os.environ | {"TERM": "xterm"}
+    ) as process:
+        os.close(device)
+        shown = b""
+        while chunk := _read(terminal):
+            shown += chunk
+        assert process.stdout is not None
+        out = process.stdout.read().decode()
+    assert process.returncode == 0
+    assert b"reading models:head" in shown
+    assert b"Traceback" not in shown
+    assert "out.pt2: 1 finding" in out
+    assert "\x1b" not in out
+
+    piped = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert piped.stderr == ""
+    assert piped.stdout == out
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # the other side of the terminal was closed
+        return b""
+
+
+def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m stabilize --help | true; echo ${{PIPESTATUS[0]}}"
+    shown = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert shown.stdout.strip() == "0"
+    assert shown.stderr == ""
