@@ -109,11 +109,22 @@ class Algebra:
         if not varying.terms or not axes:
             return fixed + varying
         inner = varying.single
-        if inner is not None and inner.op == "logsumexp" and inner.type.rank == len(shape):
-            axes = tuple(sorted({*axes, *inner.axes}))
-            varying = Linear.of(inner.operands[0])
+        if inner is not None and inner.type.rank == len(shape):
+            nested = self._nested(inner, axes)
+            if nested is not None:
+                return fixed + Linear.of(nested)
         operand = self._aligned(self.materialise(varying, self.dtype_of(varying)), len(shape))
         return fixed + Linear.of(self.builder.reduce("logsumexp", operand, axes))
+
+    def _nested(self, inner: Value, axes: tuple[int, ...]) -> Value | None:
+        """lse over `axes` of an lse (squeezed or not) as one lse over all of them."""
+        if inner.op == "logsumexp":
+            return self.builder.reduce("logsumexp", inner.operands[0], {*axes, *inner.axes})
+        if inner.op == "squeeze" and inner.operands[0].op == "logsumexp":
+            kept = [i for i in range(inner.operands[0].type.rank) if i not in inner.axes]
+            whole = self._nested(inner.operands[0], tuple(kept[a] for a in axes))
+            return None if whole is None else self.builder.squeeze(whole, inner.axes)
+        return None
 
     def _flat(self, form: Linear, axis: int, shape: Sequence[Dim]) -> bool:
         """Whether `form` is constant along one axis that has more than one element."""

@@ -77,11 +77,8 @@ class Emitter:
         )
         if not depth:
             return plain
-        best = plain
-        for option in self._options(form, depth):
-            if option.cost < best.cost:
-                best = option
-        return self._merge_sinks(best)
+        options = [self._merge_sinks(option) for option in self._options(form, depth)]
+        return min([plain, *options], key=lambda split: split.cost)
 
     def _options(self, form: Linear, depth: int) -> list[Split]:
         special = [(a, k) for a, k in reversed(form.terms) if a.op in ("logsumexp", "softplus")]
@@ -227,12 +224,24 @@ class Emitter:
             inner = self.operand(self.engine.linear(atom.operands[0]), dtype)
             inner = self.builder.expand(inner, atom.operands[0].shape)
             return self.builder.make(atom.op, inner, **dict(atom.attrs))
+        if atom.op in ("where", "maximum", "minimum", "concat", "cumsum", "sum"):
+            parts = [self._part(o, dtype) for o in atom.operands]
+            return self.builder.make(atom.op, *parts, **dict(atom.attrs))
         if is_view(atom):
             moved = self.atom(atom.operands[0], dtype)
             return self._without_kept_axes(
                 self.builder.make(atom.op, moved, *atom.operands[1:], **dict(atom.attrs))
             )
         return self.builder.cast(atom, dtype)
+
+    def _part(self, operand: Value, dtype: str) -> Value:
+        """An operand of an atom of the engine's making: exponents are emitted anew, conditions are not."""
+        if not is_float(operand.dtype):
+            return operand
+        form = self.engine.linear(operand)
+        if form.single is operand:
+            return self.atom(operand, dtype)
+        return self.builder.expand(self.operand(form, dtype), operand.shape)
 
     def _term(self, term: Term, dtype: str) -> Value:
         return self._viewed(self._plain_term(term, dtype), term)
@@ -342,11 +351,13 @@ class Emitter:
         return value
 
     def _without_kept_axes(self, value: Value) -> Value:
-        """squeeze(reduce(x, keepdim)) as one reduction."""
-        if value.op != "squeeze" or value.operands[0].op not in ("logsumexp", "max", "sum"):
-            return value
-        kept = value.operands[0]
-        if kept.axes != value.axes:
+        """squeeze(reduce(x, keepdim)) as one reduction, however many squeezes there are."""
+        kept, gone = value, list[int]()
+        while kept.op == "squeeze":
+            left = [i for i in range(kept.operands[0].type.rank) if i not in kept.axes]
+            gone = [*kept.axes, *(left[a] for a in gone)]
+            kept = kept.operands[0]
+        if kept.op not in ("logsumexp", "max", "sum") or not gone or tuple(sorted(gone)) != kept.axes:
             return value
         return self.builder.reduce(kept.op, kept.operands[0], kept.axes, keepdim=False)
 

@@ -218,13 +218,15 @@ class Engine:
 
     def hide(self, form: Linear, mask: Value, value: Value) -> Linear:
         """`form` where the boolean `mask` holds, −inf elsewhere (its exponential is 0 there)."""
-        if not form.terms and not form.constant:
+        full = [a for a in form.atoms if a.shape == value.shape]
+        form, outer = form.split(full) if full else (form, Linear())  # finite where the whole is: stays outside
+        if form.is_zero:
             dtype = value.dtype if FORMATS[value.dtype].precision >= 24 else "float32"
             shown = self.builder.constant(0.0, dtype)
         else:
             shown = self.algebra.materialise(form, self.algebra.dtype_of(form))
         hidden = self.builder.constant(-math.inf, shown.dtype)
-        return Linear.of(self.builder.make("where", mask, shown, hidden))
+        return Linear.of(self.builder.make("where", mask, shown, hidden)) + outer
 
 
 def _ln(k: Fraction) -> Fraction:

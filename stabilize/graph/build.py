@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import TypeAlias, cast, final
 
@@ -83,7 +83,7 @@ class Builder:
     def expand(self, a: Value, shape: tuple[Dim, ...]) -> Value:
         return a if a.shape == shape else self.make("expand", a, shape=shape)
 
-    def reduce(self, op: str, a: Value, axes: Sequence[int], keepdim: bool = True) -> Value:
+    def reduce(self, op: str, a: Value, axes: Iterable[int], keepdim: bool = True) -> Value:
         return self.make(op, a, axes=tuple(sorted(axes)), keepdim=keepdim)
 
 

@@ -1,0 +1,153 @@
+"""The softmax family: before and after as text; near misses that must stay; what is healthy stays silent."""
+
+from __future__ import annotations
+
+import pytest
+
+from stabilize.graph.text import show
+
+AFTER = {
+    # --- softmax ---
+    "e = exp(x)\nreturn div(e, sum(e, axes=(1,), keepdim=True))": "softmax(x, axis=1)",
+    "e = exp(x)\nreturn div(e, sum(e, axes=(0,), keepdim=True))": "softmax(x, axis=0)",
+    "e = exp(x)\nreturn mul(e, div(1.0, sum(e, axes=(1,), keepdim=True)))": "softmax(x, axis=1)",
+    "e = exp(x)\nreturn mul(e, pow(sum(e, axes=(1,), keepdim=True), -1.0))": "softmax(x, axis=1)",
+    "e = exp(x)\nreturn div(e, unsqueeze(sum(e, axes=(1,), keepdim=False), axes=(1,)))": "softmax(x, axis=1)",
+    "e = exp(div(x, 0.7))\nreturn div(e, sum(e, axes=(1,), keepdim=True))": "softmax(div(x, 0.7), axis=1)",
+    "e = exp(sub(x, 5.0))\nreturn div(e, sum(e, axes=(1,), keepdim=True))": "softmax(x, axis=1)",
+    "e = exp(sub(x, mean(x, axes=(1,), keepdim=True)))\nreturn div(e, sum(e, axes=(1,), keepdim=True))":
+        "softmax(x, axis=1)",
+    "e = exp(sub(x, max(x, axes=(0,1), keepdim=True)))\nreturn div(e, sum(e, axes=(1,), keepdim=True))":
+        "softmax(x, axis=1)",
+    "e = mul(exp(x), exp(z))\nreturn div(e, sum(e, axes=(1,), keepdim=True))": "softmax(add(x, z), axis=1)",
+    "e = mul(exp(x), cast(gt(z, 0.0), dtype='float32'))\nreturn div(e, sum(e, axes=(1,), keepdim=True))":
+        "softmax(where(gt(z, 0.0), x, -inf), axis=1)",
+    "e = where(gt(z, 0.0), exp(x), 0.0)\nreturn div(e, sum(e, axes=(1,), keepdim=True))":
+        "softmax(where(gt(z, 0.0), x, -inf), axis=1)",
+    "e = exp(x)\nreturn div(sum(mul(e, z), axes=(1,), keepdim=False), sum(e, axes=(1,), keepdim=False))":
+        "sum(mul(z, softmax(x, axis=1)), axes=(1,), keepdim=False)",
+    "return exp(sub(x, log(sum(exp(x), axes=(1,), keepdim=True))))": "softmax(x, axis=1)",
+    "e = exp(h)\nreturn div(e, sum(e, axes=(1,), keepdim=True))": "softmax(h, axis=1)",
+    "e = exp(cast(h, dtype='float32'))\nreturn div(e, sum(e, axes=(1,), keepdim=True))":
+        "softmax(cast(h, dtype='float32'), axis=1)",
+    "p = softmax(x, axis=1)\nq2 = mul(p, cast(gt(z, 0.0), dtype='float32'))\n"
+    "return div(q2, sum(q2, axes=(1,), keepdim=True))": "softmax(where(gt(z, 0.0), x, -inf), axis=1)",
+    "e = exp(n)\nreturn div(e, sum(e, axes=(1,), keepdim=True))": "softmax(n, axis=1)",
+    "e = exp(n)\nreturn div(e, sum(e, axes=(0,), keepdim=True))": "softmax(n, axis=0)",
+    # --- its logarithm ---
+    "e = exp(x)\nreturn log(div(e, sum(e, axes=(1,), keepdim=True)))": "log_softmax(x, axis=1)",
+    "return log(softmax(x, axis=1))": "log_softmax(x, axis=1)",
+    "e = exp(x)\nreturn sub(log(e), log(sum(e, axes=(1,), keepdim=True)))": "log_softmax(x, axis=1)",
+    "return sub(x, log(sum(exp(x), axes=(1,), keepdim=True)))": "log_softmax(x, axis=1)",
+    "e = exp(sub(x, max(x, axes=(1,), keepdim=True)))\nreturn log(div(e, sum(e, axes=(1,), keepdim=True)))":
+        "log_softmax(x, axis=1)",
+    "return log(softmax(h, axis=1))": "log_softmax(h, axis=1)",
+    # --- sums ---
+    "return log(sum(exp(x), axes=(1,), keepdim=False))": "logsumexp(x, axes=(1,), keepdim=False)",
+    "return log(sum(sum(exp(x), axes=(1,), keepdim=False), axes=(0,), keepdim=False))":
+        "logsumexp(x, axes=(0, 1), keepdim=False)",
+    "return log(add(exp(a), exp(b)))": "logaddexp(b, a)",
+    "e = exp(x)\np = div(e, sum(e, axes=(1,), keepdim=True))\nreturn log(sum(mul(p, p), axes=(1,), keepdim=True))":
+        "logsumexp(mul(log_softmax(x, axis=1), 2.0), axes=(1,), keepdim=True)",
+    "return log(cumsum(exp(x), axis=1))": "logcumsumexp(x, axis=1)",
+    "return log(cumprod(softmax(x, axis=1), axis=1))": "cumsum(log_softmax(x, axis=1), axis=1)",
+    "return log(add(softmax(h, axis=1), 0.000000001))":
+        "cast(logaddexp(-20.72326583694641, log_softmax(cast(h, dtype='float32'), axis=1)), dtype='float16')",
+    # --- sigmoids ---
+    "return div(1.0, add(1.0, exp(neg(x))))": "sigmoid(x)",
+    "e = exp(x)\nreturn div(e, add(1.0, e))": "sigmoid(x)",
+    "return div(x, add(1.0, exp(neg(x))))": "mul(x, sigmoid(x))",
+    "return div(exp(a), add(exp(a), exp(b)))": "sigmoid(sub(a, b))",
+    "return log(sigmoid(x))": "log_sigmoid(x)",
+    "return log(sub(1.0, sigmoid(x)))": "log_sigmoid(neg(x))",
+    "return log(add(1.0, exp(x)))": "softplus(x)",
+    "return log1p(exp(x))": "softplus(x)",
+    "return log1p(exp(neg(x)))": "softplus(neg(x))",
+    "p = sigmoid(x)\nreturn div(p, sub(1.0, p))": "exp(x)",
+    "p = sigmoid(x)\nreturn log(div(p, sub(1.0, p)))": "x",
+    "return div(sub(exp(x), exp(neg(x))), add(exp(x), exp(neg(x))))": "tanh(x)",
+    "return div(exp(x), exp(z))": "exp(sub(x, z))",
+    "return log(exp(neg(exp(neg(x)))))": "neg(exp(neg(x)))",
+    "return sqrt(softmax(x, axis=1))": "exp(mul(log_softmax(x, axis=1), 0.5))",
+    # --- losses and attention ---
+    "p = softmax(x, axis=1)\ng = squeeze(gather(p, unsqueeze(y, axes=(1,)), axis=1), axes=(1,))\n"
+    "return neg(mean(log(g), axes=(0,), keepdim=False))":
+        "cross_entropy(x, y, reduction='mean', ignore_index=-100, label_smoothing=0.0)",
+    "e = exp(x)\np = div(e, sum(e, axes=(1,), keepdim=True))\n"
+    "g = gather(log(p), unsqueeze(y, axes=(1,)), axis=1)\nreturn neg(sum(squeeze(g, axes=(1,)), axes=(0,), keepdim=False))":
+        "cross_entropy(x, y, reduction='sum', ignore_index=-100, label_smoothing=0.0)",
+    "o = cast(one_hot(y, classes=5), dtype='float32')\nr = sum(mul(o, log(softmax(x, axis=1))), axes=(1,), keepdim=False)\n"
+    "return neg(r)": "cross_entropy(x, y, reduction='none', ignore_index=-100, label_smoothing=0.0)",
+    "p = sigmoid(x)\nreturn neg(add(mul(z, log(p)), mul(sub(1.0, z), log(sub(1.0, p)))))":
+        "neg(bce_with_logits(x, z, reduction='none'))",
+    "e = exp(div(matmul(q, transpose(k, perm=(0, 2, 1))), 2.0))\n"
+    "return div(matmul(e, v), sum(e, axes=(2,), keepdim=True))": "attention(q, k, v, scale=0.5)",
+    "e = exp(div(matmul(q, transpose(k, perm=(0, 2, 1))), 2.0))\n"
+    "return matmul(div(e, sum(e, axes=(2,), keepdim=True)), v)": "attention(q, k, v, scale=0.5)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "after"), AFTER.items())
+def test_rewrites_to(rewrite, before, after):
+    assert rewrite(before).after().removeprefix("return ") == after
+
+
+GUARDED = [
+    "e = exp(x)\nreturn div(e, add(sum(e, axes=(1,), keepdim=True), 0.001))",
+    "e = mul(exp(x), cast(gt(z, 0.0), dtype='float32'))\nreturn div(e, add(sum(e, axes=(1,), keepdim=True), 0.001))",
+    "e = mul(exp(x), w)\nreturn div(e, add(sum(e, axes=(1,), keepdim=True), 0.001))",
+    "e = exp(x)\nreturn div(e, add(1.0, sum(e, axes=(1,), keepdim=True)))",
+]
+
+
+@pytest.mark.parametrize("body", GUARDED)
+def test_a_guard_is_kept_as_one_more_logit(rewrite, body):
+    text = rewrite(body).after()
+    guard = "0.0" if "add(1.0" in body else "-6.907755278982137"
+    assert guard in text
+    assert "softmax(" not in text
+
+
+HEALTHY = [
+    "return softmax(x, axis=1), log_softmax(x, axis=1), logsumexp(x, axes=(1,), keepdim=True)",
+    "e = exp(sub(x, max(x, axes=(1,), keepdim=True)))\nreturn div(e, sum(e, axes=(1,), keepdim=True))",
+    "e = exp(sub(x, detach(max(x, axes=(1,), keepdim=True))))\nreturn div(e, sum(e, axes=(1,), keepdim=True))",
+    "u = div(x, 0.7)\ne = exp(sub(u, max(u, axes=(1,), keepdim=True)))\nreturn div(e, sum(e, axes=(1,), keepdim=True))",
+    "u = sub(x, max(x, axes=(1,), keepdim=True))\nreturn sub(u, log(sum(exp(u), axes=(1,), keepdim=True)))",
+    "u = max(x, axes=(1,), keepdim=True)\nreturn add(u, log(sum(exp(sub(x, u)), axes=(1,), keepdim=True)))",
+    "return add(relu(x), log1p(exp(neg(abs(x)))))",
+    "return sigmoid(x), tanh(x), softplus(x), log_sigmoid(x), mul(x, sigmoid(x)), sub(1.0, sigmoid(x))",
+    "return exp(x), mul(exp(x), z), add(exp(mul(x, 0.5)), z), sum(exp(x), axes=(1,), keepdim=True)",
+    "return log(add(softmax(x, axis=1), 0.001)), log(add(x, 0.000000001)), log(x), div(x, z), sqrt(abs(x))",
+    "m = maximum(max(x, axes=(1,), keepdim=True), 0.0)\ne = exp(sub(x, m))\n"
+    "return div(e, add(exp(neg(m)), sum(e, axes=(1,), keepdim=True)))",
+    "p = topk_values(softmax(x, axis=1), axis=1, k=2, largest=True, sorted=True)\nreturn log(add(p, 0.01)), p",
+    "return cross_entropy(x, y, reduction='mean', ignore_index=-100, label_smoothing=0.0)",
+    "return div(x, add(sqrt(sum(mul(x, x), axes=(1,), keepdim=True)), 0.00000001))",
+    "e = where(ge(x, 0.0), div(1.0, add(1.0, exp(neg(abs(x))))), div(exp(neg(abs(x))), add(1.0, exp(neg(abs(x))))))\nreturn e",
+]
+
+
+@pytest.mark.parametrize("body", HEALTHY)
+def test_healthy_graphs_are_left_alone(rewrite, body):
+    outcome = rewrite(body)
+    assert outcome.codes == []
+    assert outcome.replaced == {}
+
+
+NEAR_MISSES = {
+    "the sum runs along the other axis of a square": (
+        "e = exp(s)\nreturn div(e, sum(e, axes=(1,), keepdim=False))", "softmax(s, axis=1)"),
+    "the sum is of x": ("return div(exp(x), sum(x, axes=(1,), keepdim=True))", "softmax"),
+    "the sum is of another exponential": (
+        "return div(exp(x), sum(exp(z), axes=(1,), keepdim=True))", "softmax(x"),
+    "log of a difference": ("return log(sub(x, z))", "log_softmax"),
+    "log of a sum with a negative exponential": ("return log(sub(exp(x), exp(z)))", "logaddexp"),
+    "a guard within the sum": ("return log(add(sum(exp(x), axes=(1,), keepdim=True), 0.001))", "return logsumexp"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "forbidden"), NEAR_MISSES.values(), ids=NEAR_MISSES.keys())
+def test_near_misses(rewrite, body, forbidden):
+    for new in rewrite(body).replaced.values():
+        assert forbidden not in show([new]).split("\n", 1)[1]
