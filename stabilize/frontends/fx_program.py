@@ -1,0 +1,106 @@
+"""What the reader reads: one flat graph of pre-dispatch ATen operators, and how it relates to the host graph.
+
+An ATen host graph is its own program. A torch-level graph is traced to one (see `fx_trace`), with a note of
+which flat nodes each host node became.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+import torch
+from torch import fx
+
+from stabilize.graph.value import Value
+from stabilize.graph.view import View
+
+Computed: TypeAlias = "fx.Node | tuple[Computed, ...] | None"
+"""The flat node(s) that hold the result of a host node."""
+
+
+@final
+@dataclass(frozen=True)
+class Leaf:
+    """Where a flat placeholder or attribute comes from.
+
+    name: name of the input in the view. data: the tensor behind it, if the host holds it.
+    parameter: a weight or buffer of the model. constant: its content is part of the program.
+    """
+
+    name: str
+    data: torch.Tensor | None = None
+    parameter: bool = False
+    constant: bool = False
+
+
+@final
+@dataclass(frozen=True)
+class Program:
+    """flat: the graph that is read; host: the graph that will be patched.
+
+    computed: host node name → the flat nodes that hold its result.
+    steps: flat node → position of the host node that ran it (−1: before the first).
+    """
+
+    flat: fx.Graph
+    host: fx.Graph
+    computed: Mapping[str, Computed]
+    steps: Mapping[fx.Node, int]
+    leaves: Mapping[fx.Node, Leaf]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """`node` holds `value` once host position `start` has run, until position `stop` writes over it (None: never)."""
+
+    node: str
+    value: Value
+    start: int
+    stop: int | None
+
+
+@final
+@dataclass(frozen=True)
+class Facts:
+    """What a patch of the host graph must respect, by host node name and position.
+
+    groups: the memory groups that the result of a node may lie in.
+    writes: the groups that a node writes to.
+    external: groups that outlive the call (inputs, parameters, buffers, constants).
+    effects: nodes that are never removed (random numbers, nested programs, unknown calls).
+    grad_off: positions after which gradients are switched off.
+    autocast: positions after which autocast is on, where a new operator would not mean what it says.
+    """
+
+    groups: Mapping[str, frozenset[int]]
+    writes: Mapping[str, frozenset[int]]
+    external: frozenset[int]
+    effects: frozenset[str]
+    grad_off: frozenset[int]
+    autocast: frozenset[int]
+
+
+@final
+@dataclass(frozen=True)
+class Reading:
+    """A view; which host nodes hold a value, and when; what a patch must respect; the data behind leaves."""
+
+    view: View
+    holdings: Mapping[Value, list[Holding]]
+    facts: Facts
+    data: Mapping[Value, torch.Tensor]
+
+
+def own_program(graph: fx.Graph, leaves: Mapping[fx.Node, Leaf]) -> Program:
+    """An ATen graph as its own program."""
+    nodes = list(graph.nodes)
+    return Program(
+        flat=graph,
+        host=graph,
+        computed={n.name: n for n in nodes},
+        steps={n: i for i, n in enumerate(nodes)},
+        leaves=leaves,
+    )

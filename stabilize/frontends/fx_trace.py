@@ -1,0 +1,227 @@
+"""Torch-level FX graphs: run them once on fake tensors, and note which ATen operators each node became.
+
+The graph (functions, methods, operators, modules) is interpreted under a pre-dispatch ATen tracer, so that one
+reading table serves every kind of PyTorch graph. Sizes are symbolic unless the graph itself fixes them: a
+traced `GraphModule` serves other sizes than those of its example inputs, and so must its rewritten form.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast, final
+
+import torch
+from torch import fx
+from torch._dynamo.source import ConstantSource
+from torch._guards import detect_fake_mode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental import proxy_tensor
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.nn.utils import stateless
+from torch.utils import _pytree as pytree
+
+from stabilize.errors import ModelError
+from stabilize.frontends.fx_program import Computed, Leaf, Program
+from stabilize.frontends.fx_types import Fake
+
+_CONSTANT = re.compile(r"(^|\.)_?(tensor_constant|lifted_tensor_)\d+$")
+
+
+@final
+@dataclass(frozen=True)
+class Traced:
+    """A program made by tracing.
+
+    fakes: host node name → its fake result.
+    fixed: (placeholder, axis, size) for sizes that the reading relies on although the graph may not fix them.
+    """
+
+    program: Program
+    fakes: Mapping[str, Fake]
+    fixed: tuple[tuple[str, int, int], ...]
+
+
+def trace(module: fx.GraphModule, inputs: Sequence[object]) -> Traced:
+    """Trace a graph on its inputs, one per placeholder: real or fake tensors, numbers, containers of them."""
+    given = detect_fake_mode(list(inputs))
+    if given is not None:
+        return _Trace(module, given, list(inputs)).run(())
+    symbolic = FakeTensorMode(shape_env=ShapeEnv(duck_shape=False), allow_non_fake_inputs=True)
+    try:
+        fakes = [_faked(symbolic, value, f"input{i}", dynamic=True) for i, value in enumerate(inputs)]
+        return _Trace(module, symbolic, fakes).run(_sizes(module, inputs, (0, 1)))
+    except ModelError:
+        # sizes decide what this graph does: read it for the sizes that were given
+        static = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+        fakes = [_faked(static, value, f"input{i}", dynamic=False) for i, value in enumerate(inputs)]
+        return _Trace(module, static, fakes).run(_sizes(module, inputs, None))
+
+
+def _faked(mode: FakeTensorMode, value: object, name: str, dynamic: bool) -> object:
+    """A fake of an input: every size above 1 a symbol of its own, or all sizes as they are."""
+
+    def fake(tensor: torch.Tensor) -> torch.Tensor:
+        sizes = [DimDynamic.DYNAMIC if dynamic else DimDynamic.STATIC] * tensor.dim()
+        context = StatelessSymbolicContext(dynamic_sizes=sizes)  # pyright: ignore[reportCallIssue]
+        return mode.from_tensor(tensor, symbolic_context=context, source=ConstantSource(name))
+
+    return pytree.tree_map_only(torch.Tensor, fake, value)
+
+
+def _sizes(
+    module: fx.GraphModule, inputs: Sequence[object], which: tuple[int, ...] | None
+) -> tuple[tuple[str, int, int], ...]:
+    """The sizes of tensor inputs that are among `which` (None: all of them)."""
+    names = [n.name for n in module.graph.nodes if n.op == "placeholder"]
+    return tuple(
+        (name, axis, size)
+        for name, value in zip(names, inputs, strict=True)
+        if isinstance(value, torch.Tensor)
+        for axis, size in enumerate(value.shape)
+        if which is None or size in which
+    )
+
+
+@final
+class _Trace:
+    """One run of a graph under the tracer."""
+
+    def __init__(self, module: fx.GraphModule, mode: FakeTensorMode, inputs: list[object]) -> None:
+        self.module = module
+        self.mode = mode
+        self.inputs = inputs
+        self.states: dict[str, torch.Tensor] = {
+            **dict(module.named_parameters(remove_duplicate=False)),
+            **dict(module.named_buffers(remove_duplicate=False)),
+        }
+        for node in module.graph.nodes:
+            if node.op == "get_attr" and node.target not in self.states:
+                value = attribute(module, str(node.target))
+                if isinstance(value, torch.Tensor):
+                    self.states[str(node.target)] = value
+        self.log = _Log()
+
+    def run(self, fixed: tuple[tuple[str, int, int], ...]) -> Traced:
+        fakes = {name: self.fake_state(tensor) for name, tensor in self.states.items()}
+
+        def forward(states: dict[str, torch.Tensor], inputs: list[object]) -> object:
+            registered = {k: v for k, v in states.items() if k not in self.loose()}
+            with stateless._reparametrize_module(self.module, registered, tie_weights=True):
+                return _Recorder(self.module, self.log, states).run(*inputs, enable_io_processing=False)
+
+        try:
+            with self.mode, torch.enable_grad():
+                make = proxy_tensor.make_fx(forward, pre_dispatch=True, _allow_non_fake_inputs=True)
+                flat = make(fakes, self.inputs)
+        except Exception as error:
+            where = f" at node '{self.log.running}'" if self.log.running else ""
+            raise ModelError(f"the graph does not run on the example inputs{where}: {error}") from error
+        return Traced(self.program(flat), self.log.fakes, fixed)
+
+    def loose(self) -> set[str]:
+        """Tensor attributes that are neither parameters nor buffers."""
+        return set(self.states) - {
+            *(n for n, _ in self.module.named_parameters(remove_duplicate=False)),
+            *(n for n, _ in self.module.named_buffers(remove_duplicate=False)),
+        }
+
+    def fake_state(self, tensor: torch.Tensor) -> torch.Tensor:
+        if isinstance(tensor, FakeTensor):
+            return tensor
+        return self.mode.from_tensor(tensor, static_shapes=True)
+
+    def program(self, flat: fx.GraphModule) -> Program:
+        nodes = {n.name: n for n in flat.graph.nodes}
+        return Program(
+            flat=flat.graph,
+            host=self.module.graph,
+            computed={name: _kept(names, nodes) for name, names in self.log.computed.items()},
+            steps={nodes[name]: step for name, step in self.log.steps.items() if name in nodes},
+            leaves=self.leaves(flat),
+        )
+
+    def leaves(self, flat: fx.GraphModule) -> dict[fx.Node, Leaf]:
+        """Flat placeholders in order: states, then inputs; attributes that the tracer itself lifted."""
+        names = [n.name for n in self.module.graph.nodes if n.op == "placeholder"]
+        described = [Leaf(n, t, parameter=True, constant=bool(_CONSTANT.search(n))) for n, t in self.states.items()]
+        for name, value in zip(names, self.inputs, strict=True):
+            count = len(pytree.tree_leaves(value))
+            described.extend(Leaf(name if count == 1 else f"{name}.{i}") for i in range(count))
+        placeholders = [n for n in flat.graph.nodes if n.op == "placeholder"]
+        leaves = dict(zip(placeholders, described, strict=True))
+        for node in flat.graph.nodes:
+            if node.op == "get_attr":
+                data = attribute(flat, str(node.target))
+                known = isinstance(data, torch.Tensor) and not isinstance(data, FakeTensor)
+                leaves[node] = Leaf(f"constant {node.target}", data if known else None, parameter=True, constant=known)
+        return leaves
+
+
+@final
+class _Log:
+    """What the interpreter noted while it ran."""
+
+    def __init__(self) -> None:
+        self.running = ""
+        self.computed: dict[str, object] = {}
+        self.steps: dict[str, int] = {}
+        self.fakes: dict[str, Fake] = {}
+
+
+@final
+class _Recorder(fx.Interpreter):
+    """Runs the host graph node by node and notes the flat nodes of each."""
+
+    def __init__(self, module: fx.GraphModule, log: _Log, states: Mapping[str, torch.Tensor]) -> None:
+        super().__init__(module)
+        self.log = log
+        self.states = states
+        self.step = 0
+
+    def run_node(self, n: fx.Node) -> object:
+        mode = proxy_tensor.get_proxy_mode()
+        if mode is None:
+            raise ModelError("no tracer is active")
+        tracer = mode.tracer
+        last = next(iter(reversed(tracer.graph.nodes)))
+        self.log.running = n.name
+        result = super().run_node(n)
+        self.log.fakes[n.name] = result
+
+        def flat_name(value: object) -> object:
+            slot = proxy_tensor.get_proxy_slot(value, tracer, None) if isinstance(value, torch.Tensor) else None
+            return None if slot is None else slot.proxy.node.name
+
+        self.log.computed[n.name] = _mapped(result, flat_name) if n.op != "output" else None
+        while last.next.op != "root":
+            last = last.next
+            self.log.steps[last.name] = self.step
+        self.step += 1
+        return result
+
+    def get_attr(self, target: object, args: object, kwargs: object) -> object:
+        return self.states.get(str(target)) if str(target) in self.states else super().get_attr(target, args, kwargs)
+
+
+def _mapped(value: object, function: Callable[[object], object]) -> object:
+    """`function` of a tensor, or of the items of a list or tuple."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_mapped(v, function) for v in cast("Sequence[object]", value))
+    return function(value)
+
+
+def _kept(names: object, nodes: Mapping[str, fx.Node]) -> Computed:
+    """Names of flat nodes as nodes; None for those that the tracer removed as dead."""
+    if isinstance(names, tuple):
+        return tuple(_kept(n, nodes) for n in cast("tuple[object, ...]", names))
+    return nodes.get(cast(str, names)) if names is not None else None
+
+
+def attribute(module: torch.nn.Module, path: str) -> object:
+    """The attribute of a module that a dotted path names."""
+    value: object = module
+    for part in path.split("."):
+        value = getattr(value, part)
+    return value

@@ -1,0 +1,108 @@
+"""Names for what PyTorch and the semantic view call differently: dtypes, dimensions, operators, source lines."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import torch
+from torch import fx
+from torch._ops import OpOverload
+
+from stabilize.graph.value import Dim, TensorType
+from stabilize.graph.view import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Fake: TypeAlias = Any
+"""A fake (shape-only) tensor, symbolic number or container of them, as FX keeps them in `node.meta`."""
+
+DTYPES: dict[torch.dtype, str] = {
+    torch.float16: "float16",
+    torch.bfloat16: "bfloat16",
+    torch.float32: "float32",
+    torch.float64: "float64",
+    torch.bool: "bool",
+    torch.int8: "int8",
+    torch.int16: "int16",
+    torch.int32: "int32",
+    torch.int64: "int64",
+    torch.uint8: "uint8",
+}
+TORCH_DTYPES: dict[str, torch.dtype] = {name: dtype for dtype, name in DTYPES.items()}
+
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The view's name of a dtype; "other" for those that the engine does not reason about."""
+    return DTYPES.get(dtype, "other")
+
+
+def dim_of(size: int | torch.SymInt) -> Dim:
+    """A size as a dimension of the view: a number, or the text of its symbolic expression."""
+    if isinstance(size, torch.SymInt):
+        text = str(size.node.expr)
+        return int(text) if text.isdigit() else text
+    return int(size)
+
+
+def tensor_type(tensor: torch.Tensor) -> TensorType:
+    """The type of a (fake) tensor."""
+    return TensorType(dtype_name(tensor.dtype), tuple(dim_of(s) for s in tensor.shape))
+
+
+def fake_of(node: fx.Node) -> Fake:
+    """What the host recorded about the result of `node`: a fake tensor, a number, a container, or None."""
+    for key in ("val", "example_value"):
+        if key in node.meta:
+            return node.meta[key]
+    return None
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, (bool, int, float, torch.SymInt, torch.SymFloat, torch.SymBool))
+
+
+def operator_key(target: object) -> str | None:
+    """`"add.Tensor"` for `torch.ops.aten.add.Tensor`; None when `target` is not an ATen operator."""
+    if isinstance(target, OpOverload) and target.namespace == "aten":
+        return str(target).removeprefix("aten.")
+    return None
+
+
+def aten(key: str) -> OpOverload:
+    """The ATen operator that `operator_key` calls `key`."""
+    packet, _, overload = key.partition(".")
+    return cast(OpOverload, getattr(getattr(torch.ops.aten, packet), overload))
+
+
+def source_of(node: fx.Node) -> Source | None:
+    """Where the user wrote `node`: the innermost frame of its stack trace and its module path."""
+    frames = list(_FRAME.finditer(str(node.meta.get("stack_trace") or "")))
+    module: str | None = None
+    stack = node.meta.get("nn_module_stack")
+    if isinstance(stack, dict) and stack:
+        path = next(reversed(list(cast("dict[str, tuple[str, object]]", stack).values())))[0]
+        module = str(path).removeprefix("L['self'].") or None
+    if not frames and module is None:
+        return None
+    if not frames:
+        return Source(module)
+    return Source(module, frames[-1]["file"], int(frames[-1]["line"]))
+
+
+def input_nodes(argument: object) -> Iterable[fx.Node]:
+    """Every node inside an argument, containers included, in order."""
+    if isinstance(argument, fx.Node):
+        yield argument
+    elif isinstance(argument, (list, tuple)):
+        for item in cast("Iterable[object]", argument):
+            yield from input_nodes(item)
+    elif isinstance(argument, dict):
+        for item in cast("dict[object, object]", argument).values():
+            yield from input_nodes(item)
+    elif isinstance(argument, slice):
+        for item in (argument.start, argument.stop, argument.step):
+            yield from input_nodes(item)
