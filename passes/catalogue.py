@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from stabilize.passes.rule import Context, Proposal, Rule
 from stabilize.graph.value import Value
+from stabilize.passes.rule import Context, Proposal, Rule
 
 
 def _elsewhere(ctx: Context, value: Value) -> Proposal | None:
@@ -136,8 +136,8 @@ BINARY_CROSS_ENTROPY = _rule(
 COLLAPSE = _rule(
     "STB303", "softmax-collapse",
     does='Applied on request (form="collapse-free"): every cross-entropy in its log1p form.',
-    why="When the leading logit is ahead by 16.6 (float32; 7.6 float16, 36.7 float64), Σexp rounds to its leading term: "
-    "the loss and the gradient of the true class are exactly 0 and training halts. A max-shift does not cure it.",
+    why="When the leading logit is ahead by 16.6 (float32; 7.6 float16, 36.7 float64), Σexp rounds to its leading "
+    "term: the loss and the gradient of the true class are exactly 0 and training halts. A max-shift does not cure it.",
     before="cross_entropy(x, y)", after="log1p(Σ_{k≠y} exp(x_k − x_y)), gradient −Σ_{k≠y} p_k at y",
     error="relative (n + 4)·u after; total loss before.",
     source="Prieto et al., ICLR 2025, arXiv 2501.04697 (the phenomenon).",
@@ -146,7 +146,8 @@ ATTENTION = _rule(
     "STB601", "naive-attention",
     does="Finds exp(q kᵀ·s)·v / Σ, normalised before or after the product with v.",
     why="Scores pass 88.72 (11.09 in float16) in ordinary training.",
-    before="e = exp(q @ k.mT / d**0.5); (e @ v) / e.sum(-1, keepdim=True)", after="scaled_dot_product_attention(q, k, v)",
+    before="e = exp(q @ k.mT / d**0.5); (e @ v) / e.sum(-1, keepdim=True)",
+    after="scaled_dot_product_attention(q, k, v)",
     error=f"relative (n + 2 + 2(max − min))·u on the weights after. {_BHH}.", source=_BHH,
 )  # fmt: skip
 

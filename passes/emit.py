@@ -20,7 +20,7 @@ from stabilize.formats import FORMATS, is_float
 from stabilize.graph.build import constant_along
 from stabilize.graph.value import Value
 from stabilize.passes.algebra import is_view
-from stabilize.passes.linear import Linear
+from stabilize.passes.linear import NOTHING, Linear
 from stabilize.passes.scaled import Engine, Scaled
 
 #: Operators whose half-precision kernels compute in float32 and round once.
@@ -40,7 +40,7 @@ class Term:
     kind: str
     form: Linear
     axes: tuple[int, ...] = ()
-    other: Linear = Linear()
+    other: Linear = NOTHING
     views: tuple[Value, ...] = ()
 
 
@@ -229,9 +229,7 @@ class Emitter:
             return self.builder.make(atom.op, *parts, **dict(atom.attrs))
         if is_view(atom):
             moved = self.atom(atom.operands[0], dtype)
-            return self._without_kept_axes(
-                self.builder.make(atom.op, moved, *atom.operands[1:], **dict(atom.attrs))
-            )
+            return self._without_kept_axes(self.builder.make(atom.op, moved, *atom.operands[1:], **dict(atom.attrs)))
         return self.builder.cast(atom, dtype)
 
     def _part(self, operand: Value, dtype: str) -> Value:
@@ -346,7 +344,7 @@ class Emitter:
         value = self._without_kept_axes(self.narrow(value, like.dtype))
         if expand and value.shape != like.shape:
             if value.type.rank > like.type.rank:
-                value = self.builder.squeeze(value, [i for i in range(value.type.rank - like.type.rank)])
+                value = self.builder.squeeze(value, list(range(value.type.rank - like.type.rank)))
             value = self.builder.expand(value, like.shape)
         return value
 

@@ -168,10 +168,10 @@ def propose_binary_cross_entropy(ctx: Context, value: Value) -> Proposal | None:
     """y·log σ(z) + (1−y)·log(1−σ(z)) as −(softplus(z) − z·y)."""
     if value.op not in ("add", "sub"):
         return None
-    parts = [_weighted_log(ctx, o) for o in value.operands]
-    if parts[0] is None or parts[1] is None:
+    first, second = (_weighted_log(ctx, o) for o in value.operands)
+    if first is None or second is None:
         return None
-    (ka, ya, za), (kb, yb, zb) = parts
+    (ka, ya, za), (kb, yb, zb) = first, second
     if value.op == "sub":
         kb = -kb
     if ka != kb or not (za + zb).is_zero:
@@ -262,9 +262,8 @@ def _attention(ctx: Context, product: Value) -> Value | None:
     if q.type.rank != rank or v.type.rank != rank:
         return None
     swap = (*range(rank - 2), rank - 1, rank - 2)
-    k = kt.operands[0] if kt.op == "transpose" and kt.attr("perm") == swap else ctx.builder.make(
-        "transpose", kt, perm=swap
-    )
+    transposed = kt.op == "transpose" and kt.attr("perm") == swap
+    k = kt.operands[0] if transposed else ctx.builder.make("transpose", kt, perm=swap)
     if element_count(k.shape, range(rank)) == 0:
         return None
     return ctx.builder.make("attention", q, k, v, scale=float(scale))

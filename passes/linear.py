@@ -82,3 +82,6 @@ class Linear:
         inside = tuple(t for t in self.terms if t[0] in chosen)
         outside = tuple(t for t in self.terms if t[0] not in chosen)
         return Linear(inside), Linear(outside, self.constant)
+
+
+NOTHING = Linear()

@@ -84,7 +84,7 @@ class Rule:
     name: str
     ops: frozenset[str]
     match: Match
-    documentation: str
+    documentation: str | None
     severity: Literal["error", "warning", "info"] = "error"
 
     def proposal(self, old: Value, *candidates: Value, safety: Safety | None = "exact", message: str = "") -> Proposal:

@@ -645,9 +645,7 @@ def _sc_concat(e: Engine, v: Value) -> Scaled | None:
     if any(f is None for f in forms) or all(e.scaled(o).trivial for o in v.operands):
         return None
     dtype = "float64" if v.dtype == "float64" else "float32"
-    parts = [
-        e.algebra.materialise(f, dtype, o.shape) for f, o in zip(forms, v.operands, strict=True) if f is not None
-    ]
+    parts = [e.algebra.materialise(f, dtype, o.shape) for f, o in zip(forms, v.operands, strict=True) if f is not None]
     return Scaled(e.one(v.dtype), Linear.of(e.builder.make("concat", *parts, axis=cast(int, v.attr("axis")))))
 
 

@@ -12,7 +12,7 @@ from stabilize.pipeline import Progress, Request, run
 from stabilize.report import Report
 
 if TYPE_CHECKING:
-    from stabilize.verify.certificate import Certificate
+    pass
 
 _M = TypeVar("_M")
 
@@ -22,17 +22,33 @@ ALLOWED = ("exact", "approximate")
 
 @overload
 def optimize(
-    model: _M, example_inputs: object = None, *, form: str = ..., allow: str = ...,
-    ranges: Mapping[str, tuple[float, float]] | None = ..., dynamic_shapes: object = ...,
-    select: Collection[str] | None = ..., ignore: Collection[str] | None = ..., certify: bool = ...,
-    return_report: Literal[False] = False, progress: Progress | None = ...,
+    model: _M,
+    example_inputs: object = None,
+    *,
+    form: str = ...,
+    allow: str = ...,
+    ranges: Mapping[str, tuple[float, float]] | None = ...,
+    dynamic_shapes: object = ...,
+    select: Collection[str] | None = ...,
+    ignore: Collection[str] | None = ...,
+    certify: bool = ...,
+    return_report: Literal[False] = False,
+    progress: Progress | None = ...,
 ) -> _M: ...
 @overload
 def optimize(
-    model: _M, example_inputs: object = None, *, form: str = ..., allow: str = ...,
-    ranges: Mapping[str, tuple[float, float]] | None = ..., dynamic_shapes: object = ...,
-    select: Collection[str] | None = ..., ignore: Collection[str] | None = ..., certify: bool = ...,
-    return_report: Literal[True], progress: Progress | None = ...,
+    model: _M,
+    example_inputs: object = None,
+    *,
+    form: str = ...,
+    allow: str = ...,
+    ranges: Mapping[str, tuple[float, float]] | None = ...,
+    dynamic_shapes: object = ...,
+    select: Collection[str] | None = ...,
+    ignore: Collection[str] | None = ...,
+    certify: bool = ...,
+    return_report: Literal[True],
+    progress: Progress | None = ...,
 ) -> tuple[_M, Report]: ...
 def optimize(
     model: Any,

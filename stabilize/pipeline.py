@@ -57,9 +57,7 @@ def run(host: Host, request: Request, model: str, progress: Progress | None = No
 class _Judge:
     """Decides on proposals one by one and writes down what it decided."""
 
-    def __init__(
-        self, host: Host, ctx: Context, request: Request, report: Report, progress: Progress | None
-    ) -> None:
+    def __init__(self, host: Host, ctx: Context, request: Request, report: Report, progress: Progress | None) -> None:
         self.report: Final = report
         self._host, self._ctx, self._request, self._progress = host, ctx, request, progress
         self._names = _shown_names(host.view)
@@ -97,7 +95,7 @@ class _Judge:
         assert proposal.safety is not None
         self.report.rewrites.append(
             Rewrite(
-                rule.code, rule.name, node, source.module, source.file, source.line, naive, stable,
+                rule.code, rule.name, node, source.module, source.file, source.line, naive, stable or "",
                 proposal.safety, certificate,
             )
         )  # fmt: skip

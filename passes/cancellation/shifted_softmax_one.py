@@ -40,7 +40,8 @@ def match(ctx: Context, value: Value) -> Proposal | None:
         if number_of(one) != 1 or total.op != "sum" or total.operands[0] is not top or top.op != "exp":
             continue
         if any(k == -1 and _is_max(a) for a, k in ctx.engine.linear(top.operands[0]).terms):
-            return RULE.proposal(value, safety="model-changing", message="the 1 is not shifted: the result depends on the shift")
+            message = "the 1 is not shifted: the result depends on the shift"
+            return RULE.proposal(value, safety="model-changing", message=message)
     return None
 
 

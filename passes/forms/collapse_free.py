@@ -82,9 +82,7 @@ def _fused(ctx: Context, value: Value) -> Proposal | None:
     parts = _Parts(ctx, logits, target, value)
     rows = parts.rows(row_loss(ctx, RowLoss(logits, parts.safe_target, axis, _ONE)))
     if smoothing:
-        rows = ctx.builder.make(
-            "add", ctx.builder.apply("mul", rows, 1.0 - smoothing), parts.smooth(axis, smoothing)
-        )
+        rows = ctx.builder.make("add", ctx.builder.apply("mul", rows, 1.0 - smoothing), parts.smooth(axis, smoothing))
     return COLLAPSE.proposal(value, ctx.emitter.finish(parts.reduce(rows), value))
 
 
@@ -159,4 +157,3 @@ class _Parts:
         weight = self._row_weight(rows.dtype)
         count = b.reduce("sum", weight, axes, keepdim=False) if rows.type.rank else weight
         return b.make("div", total, count)
-

@@ -113,7 +113,7 @@ def _matmul(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
     dtype = _same_dtype(types)
     if not a or not b:
         raise ShapeError("matmul needs operands of rank 1 or more")
-    if a[-1] != (b[-2] if len(b) > 1 else b[-1]):
+    if a[-1] != b[-2:][0]:
         raise ShapeError(f"matmul of {a} by {b}: the inner dimensions differ")
     batch = broadcast([a[:-2], b[:-2]])
     return TensorType(dtype, batch + a[-2:-1] + (b[-1:] if len(b) > 1 else ()))
@@ -181,17 +181,17 @@ def _concat(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
     if len(rests) != 1:
         raise ShapeError("concat of values whose other axes differ")
     total = sum(cast("list[int]", sizes))
-    return TensorType(_same_dtype(types), types[0].shape[:axis] + (total,) + types[0].shape[axis + 1 :])
+    return TensorType(_same_dtype(types), (*types[0].shape[:axis], total, *types[0].shape[axis + 1 :]))
 
 
 def _one_hot(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
-    return TensorType("bool", types[0].shape + (cast(int, attrs["classes"]),))
+    return TensorType("bool", (*types[0].shape, cast(int, attrs["classes"])))
 
 
 def _topk(dtype: str | None) -> TypeRule:
     def infer(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
         axis = _axis(types, attrs)
-        shape = types[0].shape[:axis] + (cast(int, attrs["k"]),) + types[0].shape[axis + 1 :]
+        shape = (*types[0].shape[:axis], cast(int, attrs["k"]), *types[0].shape[axis + 1 :])
         return TensorType(dtype or types[0].dtype, shape)
 
     return infer
@@ -212,7 +212,7 @@ def _attention(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
     q, k, v = (t.shape for t in types[:3])
     if min(len(q), len(k), len(v)) < 2 or q[-1] != k[-1] or k[-2] != v[-2]:
         raise ShapeError(f"attention of {q}, {k}, {v}")
-    return TensorType(types[0].dtype, broadcast([q[:-2], k[:-2], v[:-2]]) + (q[-2], v[-1]))
+    return TensorType(types[0].dtype, (*broadcast([q[:-2], k[:-2], v[:-2]]), q[-2], v[-1]))
 
 
 def _constant(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
@@ -291,7 +291,7 @@ _ROWS: tuple[Primitive, ...] = (
     Primitive("matmul", "product", (2, 2), (), _matmul, "matrix product, batched as in NumPy"),
     # layout
     Primitive("reshape", "layout", (1, 1), ("shape",), _reshape, "the same elements in another shape"),
-    Primitive("unsqueeze", "layout", (1, 1), ("axes",), _unsqueeze, "axes of size 1 inserted (positions in the result)"),
+    Primitive("unsqueeze", "layout", (1, 1), ("axes",), _unsqueeze, "axes of size 1 inserted (result positions)"),
     Primitive("squeeze", "layout", (1, 1), ("axes",), _squeeze, "axes of size 1 removed"),
     Primitive("transpose", "layout", (1, 1), ("perm",), _transpose, "axes permuted"),
     Primitive("expand", "layout", (1, 1), ("shape",), _expand, "broadcast to a shape"),

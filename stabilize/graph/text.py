@@ -60,9 +60,9 @@ class _Parser:
                     raise TextError(f"line {statement.lineno}: expected 'name = op(...)' or 'return ...'")
         bindings = dict(self.names)
         bound = set(bindings.values())
-        for value in cone(outputs):
-            if value not in bound and value.op != "constant":
-                bindings[f"v{value.index}"] = value
+        for made in cone(outputs):
+            if made not in bound and made.op != "constant":
+                bindings[f"v{made.index}"] = made
         ordered = dict(sorted(bindings.items(), key=lambda item: item[1].index))
         return View(self.builder, ordered, outputs)
 

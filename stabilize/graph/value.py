@@ -13,7 +13,7 @@ from typing import TypeAlias, final
 Dim: TypeAlias = int | str
 """A dimension: a size, or the name of a symbolic size."""
 
-Attr: TypeAlias = "None | bool | int | float | str | tuple[Attr, ...]"
+Attr: TypeAlias = "bool | int | float | str | tuple[Attr, ...] | None"
 """A parameter of a primitive that is not a value: axes, a target dtype, a constant."""
 
 

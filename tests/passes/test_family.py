@@ -74,9 +74,11 @@ AFTER = {
     "return neg(mean(log(g), axes=(0,), keepdim=False))":
         "cross_entropy(x, y, reduction='mean', ignore_index=-100, label_smoothing=0.0)",
     "e = exp(x)\np = div(e, sum(e, axes=(1,), keepdim=True))\n"
-    "g = gather(log(p), unsqueeze(y, axes=(1,)), axis=1)\nreturn neg(sum(squeeze(g, axes=(1,)), axes=(0,), keepdim=False))":
+    "g = gather(log(p), unsqueeze(y, axes=(1,)), axis=1)\n"
+    "return neg(sum(squeeze(g, axes=(1,)), axes=(0,), keepdim=False))":
         "cross_entropy(x, y, reduction='sum', ignore_index=-100, label_smoothing=0.0)",
-    "o = cast(one_hot(y, classes=5), dtype='float32')\nr = sum(mul(o, log(softmax(x, axis=1))), axes=(1,), keepdim=False)\n"
+    "o = cast(one_hot(y, classes=5), dtype='float32')\n"
+    "r = sum(mul(o, log(softmax(x, axis=1))), axes=(1,), keepdim=False)\n"
     "return neg(r)": "cross_entropy(x, y, reduction='none', ignore_index=-100, label_smoothing=0.0)",
     "p = sigmoid(x)\nreturn neg(add(mul(z, log(p)), mul(sub(1.0, z), log(sub(1.0, p)))))":
         "neg(bce_with_logits(x, z, reduction='none'))",
@@ -124,7 +126,7 @@ HEALTHY = [
     "p = topk_values(softmax(x, axis=1), axis=1, k=2, largest=True, sorted=True)\nreturn log(add(p, 0.01)), p",
     "return cross_entropy(x, y, reduction='mean', ignore_index=-100, label_smoothing=0.0)",
     "return div(x, add(sqrt(sum(mul(x, x), axes=(1,), keepdim=True)), 0.00000001))",
-    "e = where(ge(x, 0.0), div(1.0, add(1.0, exp(neg(abs(x))))), div(exp(neg(abs(x))), add(1.0, exp(neg(abs(x))))))\nreturn e",
+    "e = exp(neg(abs(x)))\nreturn where(ge(x, 0.0), div(1.0, add(1.0, e)), div(e, add(1.0, e)))",
 ]
 
 
