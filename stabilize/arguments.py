@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
+import logging
 import os
 import re
 import sys
 import traceback
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias, TypeVar, cast, final
@@ -80,9 +84,10 @@ def _from_factory(text: str) -> Subject:
     if not isinstance(module, torch.nn.Module):
         raise ModelError(f"{text}: must return (torch.nn.Module, example_inputs), not {_kind(result)}")
     args, kwargs = split_inputs(example_inputs)
-    program = _users_code(
-        f"{text}: torch.export cannot capture the module", lambda: torch.export.export(module, args, kwargs)
-    )
+    with _silence():
+        program = _users_code(
+            f"{text}: torch.export cannot capture the module", lambda: torch.export.export(module, args, kwargs)
+        )
     return Subject(text, "torch", program, example_inputs)
 
 
@@ -110,6 +115,18 @@ def _users_code(what: str, run: Callable[[], _T]) -> _T:
         place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
         message = next(iter(str(error).strip().splitlines()), "")
         raise ModelError(f"{what}: {type(error).__name__}: {message}{place}") from error
+
+
+@contextmanager
+def _silence() -> Generator[None]:
+    """Without what torch logs and prints while it captures: what matters of it is in the error it raises."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
 
 
 def split_inputs(example_inputs: object) -> tuple[tuple[object, ...], dict[str, object]]:

@@ -197,7 +197,7 @@ def _session(first_stage: str) -> Generator[Callable[[str], None]]:
         from rich.console import Console
         from rich.markup import escape
 
-        with Console(stderr=True).status(escape(first_stage)) as status:
+        with Console(file=sys.stderr).status(escape(first_stage)) as status:
             yield lambda stage: status.update(escape(stage))
 
 
