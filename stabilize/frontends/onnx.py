@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, final
 
 from stabilize.errors import MissingExtraError, ModelError
 from stabilize.graph.value import Value
@@ -116,7 +116,7 @@ def open_onnx(model: OnnxModel) -> OnnxHost:
 
     if isinstance(model, ir.Model):
         for value in model.graph.initializers.values():
-            location: Any = getattr(value.const_value, "location", None)  # of an ir.ExternalTensor
+            location = cast("str | None", getattr(value.const_value, "location", None))  # of an ir.ExternalTensor
             if location is not None:
                 onnx_files.check_location(os.fspath(location), "the model")
         return OnnxHost(model, None, model.graph.name or "model")

@@ -85,7 +85,7 @@ def _binary(function: Callable[[int, int], int], call: Call) -> Elements | None:
         return None
     count = max(len(a), len(b))
     pairs = zip(a * count if len(a) == 1 else a, b * count if len(b) == 1 else b, strict=False)
-    return tuple(function(x, y) for x, y in pairs)
+    return tuple(int(function(x, y)) for x, y in pairs)
 
 
 def _div(call: Call) -> Elements | None:
@@ -93,6 +93,28 @@ def _div(call: Call) -> Elements | None:
     if divisor is None or 0 in divisor or any(d < 0 for d in (_numbers(call.dims(0)) or ())):
         return None
     return _binary(lambda a, b: a // b, call) if min(divisor, default=1) > 0 else None
+
+
+def _mod(call: Call) -> Elements | None:
+    divisor = _numbers(call.dims(1))
+    return None if not divisor or min(divisor) <= 0 else _binary(operator.mod, call)
+
+
+def _not(call: Call) -> Elements | None:
+    numbers = _numbers(call.dims(0))
+    return None if numbers is None else tuple(1 - n for n in numbers)
+
+
+def _where(call: Call) -> Elements | None:
+    """Booleans are 0 and 1 here."""
+    condition, yes, no = _numbers(call.dims(0)), call.dims(1), call.dims(2)
+    if condition is None or yes is None or no is None:
+        return None
+    count = max(len(condition), len(yes), len(no))
+    spread = [e * count if len(e) == 1 else e for e in (tuple(condition), yes, no)]
+    if any(len(e) != count for e in spread):
+        return None
+    return tuple(a if c else b for c, a, b in zip(*spread, strict=True))
 
 
 def _product(call: Call) -> Elements | None:
@@ -118,5 +140,13 @@ _RULES: dict[str, Callable[[Call], Elements | None]] = {
     "Max": partial(_binary, max),
     "Min": partial(_binary, min),
     "Div": _div,
+    "Mod": _mod,
+    "Equal": partial(_binary, operator.eq),
+    "Less": partial(_binary, operator.lt),
+    "Greater": partial(_binary, operator.gt),
+    "And": partial(_binary, operator.and_),
+    "Or": partial(_binary, operator.or_),
+    "Not": _not,
+    "Where": _where,
     "ReduceProd": _product,
 }

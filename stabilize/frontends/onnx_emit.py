@@ -247,9 +247,9 @@ def _single_row(b: Builder, v: Value) -> Value:
 
 def _smoothed(b: Builder, v: Value) -> Value:
     """(1 − ε)·nll + ε·mean over classes of −log_softmax, over the rows that are not ignored."""
-    if len(v.operands) > 2:
+    x, y, weight = v.operands[0], v.operands[1], v.operands[2:]
+    if weight:
         raise CannotEmit("label smoothing together with class weights")
-    x, y = v.operands[0], v.operands[1]
     axis = 1 if x.type.rank > 1 else 0
     epsilon = float(cast(float, v.attr("label_smoothing")))
     logs = b.make("log_softmax", x, axis=axis)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from typing import final
+from typing import cast, final
 
 import numpy as np
 import onnx_ir as ir
@@ -21,7 +21,7 @@ from stabilize.frontends import onnx_layout, onnx_rows
 from stabilize.frontends.onnx_call import Call, Refused, Row
 from stabilize.frontends.onnx_contents import LIMIT, contents_of
 from stabilize.frontends.onnx_expand import folded
-from stabilize.frontends.onnx_types import DTYPES, UNTYPED, conflict, type_of, uniform
+from stabilize.frontends.onnx_types import DTYPES, UNTYPED, arithmetic, conflict, type_of, uniform
 from stabilize.graph.build import Builder
 from stabilize.graph.value import Dim, TensorType, Value, cone
 from stabilize.graph.view import Source, View
@@ -135,7 +135,15 @@ class Reader:
             if value is None or (type is not None and conflict(value.type, type)):
                 self._bind(host, self._known(host, type) or self._opaque(call, index))
             else:
-                self._bind(host, folded(self.builder, value))
+                self._bind(host, self._computed(folded(self.builder, value)))
+
+    def _computed(self, value: Value) -> Value:
+        """Arithmetic on float constants, done now: models divide by the square root of a size."""
+        numbers = [float(cast(float, o.attr("value"))) for o in value.operands if o.op == "constant"]
+        if not numbers or len(numbers) < len(value.operands):
+            return value
+        number = arithmetic(value.op, numbers, value.dtype)
+        return value if number is None else self.builder.constant(number, value.dtype, value.shape)
 
     def _special(self, node: ir.Node) -> bool:
         return node.domain != "" or (node.domain, node.op_type, node.overload) in self._functions

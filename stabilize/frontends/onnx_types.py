@@ -100,6 +100,25 @@ def rounded(number: bool | int | float, dtype: str) -> bool | int | float | None
     return whole if int(bounds.min) <= whole <= int(bounds.max) else None
 
 
+_FOLDED: dict[str, np.ufunc] = {
+    "neg": np.negative,
+    "abs": np.absolute,
+    "sqrt": np.sqrt,
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.divide,
+}
+
+
+def arithmetic(op: str, numbers: Sequence[float], dtype: str) -> float | None:
+    """One correctly rounded operation of `dtype`: every runtime computes the same; None for other operations."""
+    if op not in _FOLDED or not is_float(dtype):
+        return None
+    with np.errstate(all="ignore"):
+        return float(_FOLDED[op](*(np.asarray(n).astype(numpy_dtype(dtype)) for n in numbers)))
+
+
 def to_torch(array: np.ndarray) -> torch.Tensor:
     """A tensor that owns a copy of `array`."""
     copy: Any = np.array(array, order="C")
