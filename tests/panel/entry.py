@@ -30,6 +30,7 @@ class Spelling:
     n: the longest sum in the formula.
     exponents: the arguments of the formula's exponentials, when they are not inputs times `gain`.
     slope: a gradient to which errors of gradients are relative, where it exceeds the largest of the tensor.
+    exportable: False when the ONNX exporter of PyTorch has no form for an operator of it (cumprod).
     scale: magnitudes to which the error is relative, when not those of the result (signed sums).
     """
 
@@ -48,6 +49,7 @@ class Spelling:
     scale: Oracle | None = None
     exponents: Oracle | None = None
     slope: float = 0.0
+    exportable: bool = True
 
     @property
     def family(self) -> str:
@@ -78,6 +80,7 @@ class Panel:
         scale: Oracle | None = None,
         exponents: Oracle | None = None,
         slope: float = 0.0,
+        exportable: bool = True,
     ) -> Callable[[Formula], Formula]:
         """Register the decorated formula as `family/its name`."""
 
@@ -85,7 +88,7 @@ class Panel:
             name = f"{family}/{fn.__name__.strip('_')}"
             self.entries.append(
                 Spelling(name, rows, fn, inputs, oracle, families, domain, loss, exact, gain, chain, n, scale, exponents,
-                         slope)
+                         slope, exportable)
             )
             return fn
 

@@ -13,6 +13,7 @@ import onnxruntime
 import torch
 from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 from torch import Tensor, nn
 
 from tests.panel.entry import Spelling
@@ -80,25 +81,52 @@ def retargeted(model: onnx.ModelProto, dtype: str) -> onnx.ModelProto:
     result.CopyFrom(model)
     if dtype == "float32":
         return result
-    new = ONNX_TYPES[dtype]
     graph = result.graph
     for info in [*graph.input, *graph.output, *graph.value_info]:
         if info.type.tensor_type.elem_type == TensorProto.FLOAT:
-            info.type.tensor_type.elem_type = new
+            info.type.tensor_type.elem_type = ONNX_TYPES[dtype]
     for tensor in graph.initializer:
         _retarget_tensor(tensor, dtype)
     for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                _retarget_tensor(attribute.t, dtype)
-            elif attribute.name in ("to", "dtype") and attribute.i == TensorProto.FLOAT:
-                attribute.i = new
-            elif node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
-                floats = attribute.f if attribute.name == "value_float" else list(attribute.floats)
-                tensor = numpy_helper.from_array(np.asarray(floats, dtype=np.float32))
-                _retarget_tensor(tensor, dtype)
-                attribute.CopyFrom(onnx.helper.make_attribute("value", tensor))
+        _retarget_node(node, dtype)
+    if dtype != "float64":
+        _widen_ranges(graph, dtype)
     return result
+
+
+def _retarget_node(node: onnx.NodeProto, dtype: str) -> None:
+    for attribute in node.attribute:
+        if attribute.HasField("t"):
+            _retarget_tensor(attribute.t, dtype)
+        elif attribute.name in ("to", "dtype") and attribute.i == TensorProto.FLOAT:
+            attribute.i = ONNX_TYPES[dtype]
+        elif node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
+            floats = attribute.f if attribute.name == "value_float" else list(attribute.floats)
+            tensor = numpy_helper.from_array(np.asarray(floats, dtype=np.float32))
+            _retarget_tensor(tensor, dtype)
+            attribute.CopyFrom(onnx.helper.make_attribute("value", tensor))
+
+
+def _widen_ranges(graph: onnx.GraphProto, dtype: str) -> None:
+    """Range has no 16-bit floats: run it in float32 between casts."""
+    halves = {v.name for v in graph.value_info if v.type.tensor_type.elem_type == ONNX_TYPES[dtype]}
+    halves |= {o for n in graph.node for o in n.output if n.op_type == "Constant" and _is_half(n.attribute[0], dtype)}
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        if node.op_type == "Range" and halves & {*node.input, *node.output}:
+            wide = [f"{name}_wide" for name in node.input]
+            for name, cast in zip(list(node.input), wide, strict=True):
+                graph.node.append(onnx.helper.make_node("Cast", [name], [cast], to=TensorProto.FLOAT))
+            out = node.output[0]
+            graph.node.append(onnx.helper.make_node("Range", wide, [f"{out}_wide"], name=node.name))
+            graph.node.append(onnx.helper.make_node("Cast", [f"{out}_wide"], [out], to=ONNX_TYPES[dtype]))
+        else:
+            graph.node.append(node)
+
+
+def _is_half(attribute: onnx.AttributeProto, dtype: str) -> bool:
+    return attribute.HasField("t") and attribute.t.data_type == ONNX_TYPES[dtype]
 
 
 def _retarget_tensor(tensor: TensorProto, dtype: str) -> None:
@@ -109,12 +137,21 @@ def _retarget_tensor(tensor: TensorProto, dtype: str) -> None:
     tensor.CopyFrom(numpy_helper.from_array(narrow, tensor.name))
 
 
+class GatherElements(OpRun):
+    """The reference evaluator's own takes the axis −1 literally and refuses."""
+
+    op_domain = ""
+
+    def _run(self, data: Any, indices: Any, axis: int = 0) -> tuple[Any]:
+        return (np.take_along_axis(data, indices, axis=axis),)
+
+
 def run_onnx(model: onnx.ModelProto, inputs: Sequence[Tensor], dtype: str) -> Tensor:
     """The first output: ONNX Runtime at full optimisation, or the reference evaluator for bfloat16."""
     feeds = {i.name: to_numpy(t) for i, t in zip(model.graph.input, inputs, strict=True)}
     if dtype == "bfloat16":
         with np.errstate(all="ignore"):
-            result = ReferenceEvaluator(model).run(None, feeds)[0]
+            result = ReferenceEvaluator(model, new_ops=[GatherElements]).run(None, feeds)[0]
     else:
         result = session(model).run(None, feeds)[0]
     return torch.from_numpy(np.asarray(result).astype(np.float64)).to(DTYPES[dtype])

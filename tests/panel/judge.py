@@ -52,8 +52,8 @@ class Verdict:
 
 def literals(dtype: str, host: str) -> torch.dtype:
     """The dtype in which a host keeps a Python number of a program whose tensors are `dtype`."""
-    if host == "onnx":
-        return DTYPES[dtype]
+    if host == "onnx":  # exported in float32, then retargeted
+        return torch.float32 if dtype == "float64" else DTYPES[dtype]
     return torch.float64 if dtype == "float64" else torch.float32
 
 

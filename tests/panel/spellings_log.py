@@ -94,7 +94,7 @@ def mean_shifted(x: Tensor) -> Tensor:
     return z - z.exp().sum(-1, keepdim=True).log()
 
 
-@log_softmax(X, lambda x: O.log_softmax(x) / mpmath.log(2), gain=2)
+@log_softmax(X, lambda x: O.log_softmax(x) / O.const(math.log(2)), gain=2)
 def in_bits(x: Tensor) -> Tensor:
     e = x.exp()
     return torch.log(e / e.sum(-1, keepdim=True)) / math.log(2)

@@ -246,7 +246,8 @@ def running_share(x: Tensor) -> Tensor:
     return e / torch.cumsum(e, -1)
 
 
-@sequence((logits(3, 6),), lambda x: np.cumsum(x, -1), scale=lambda x: np.cumsum(O.absolute(x), -1))
+@sequence((logits(3, 6),), lambda x: np.cumsum(x, -1), scale=lambda x: np.cumsum(O.absolute(x), -1),
+          exportable=False)  # fmt: skip
 def log_of_running_product(x: Tensor) -> Tensor:
     return torch.log(torch.cumprod(torch.exp(x), dim=-1))
 
@@ -256,12 +257,13 @@ def log_of_product_of_probabilities(p: Tensor) -> Tensor:
     return torch.log(torch.prod(p, dim=-1))
 
 
-@sequence((probability(3, 40),), lambda p: np.cumsum(O.log(p), -1), families=("benign", "small"), n=60)
+@sequence((probability(3, 40),), lambda p: np.cumsum(O.log(p), -1), families=("benign", "small"), n=60,
+          exportable=False)  # fmt: skip
 def log_of_cumprod(p: Tensor) -> Tensor:
     return torch.cumprod(p, -1).log()
 
 
-@sequence((probability(3, 40),), lambda p: O.exp(O.total(O.log(p)) / 40), families=("benign", "small"), domain="linear",
+@sequence((probability(3, 40),), lambda p: O.exp(O.total(O.log(p)) * O.const(1 / 40)), families=("benign", "small"), domain="linear",
           n=150)  # fmt: skip
 def geometric_mean(p: Tensor) -> Tensor:
     return torch.prod(p, dim=-1) ** (1 / 40)
@@ -335,7 +337,7 @@ def sinkhorn_rows_then_columns(cost: Tensor) -> Tensor:
 def sinkhorn_plan(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
     k = torch.exp(-cost)
     u = a / k.sum(1)
-    v = b / (k.T @ u)
+    v = b / (u @ k)
     return u[:, None] * k * v
 
 
