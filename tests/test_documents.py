@@ -16,7 +16,7 @@ import pytest
 from stabilize.graph.text import parse, show
 from stabilize.graph.value import Value
 from stabilize.passes.propose import context
-from stabilize.passes.rule import Options, Rule
+from stabilize.passes.rule import Options, Proposal, Rule
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -99,6 +99,40 @@ def test_numbers_of_the_example_rule() -> None:
     a = torch.tensor(1.7e7)
     assert torch.sqrt(a + 1) - torch.sqrt(a) == 0
     assert (1 / (torch.sqrt(a + 1) + torch.sqrt(a))).item() == pytest.approx(1.2e-4, rel=0.02)
+
+
+# -- the architecture's walk -----------------------------------------------------------------------------------------
+
+
+def test_the_walk_ends_where_the_text_says() -> None:
+    from stabilize.passes.propose import proposals
+
+    before, after = blocks("docs/architecture.md", "text")
+    view = parse(before)
+    codes: list[str] = []
+
+    def take(proposal: Proposal) -> Value:
+        codes.append(proposal.rule.code)
+        return proposal.candidates[0]
+
+    replaced = proposals(view, context(view, Options()), take)
+    assert codes == ["STB102"]
+    assert list(replaced) == list(view.outputs)
+    assert show(list(replaced.values())).strip() == after.strip()
+
+
+def test_the_walk_reads_values_as_the_text_says() -> None:
+    view = parse(blocks("docs/architecture.md", "text")[0])
+    ctx = context(view, Options())
+    x, e, p = (view.bindings[name] for name in ("x", "e", "p"))
+    total = p.operands[1]
+    assert ctx.engine.scaled(x).trivial
+    for value, coefficients in ((e, {"input": 2}), (total, {"logsumexp": 1}), (p, {"input": 2, "logsumexp": -1})):
+        reading = ctx.engine.scaled(value)
+        assert reading.number == 1
+        assert {atom.op: k for atom, k in reading.exponent.terms} == coefficients
+        assert reading.exponent.constant == 0
+    assert [ctx.broken(v) for v in (e, total, p, view.outputs[0])] == [False, False, True, True]
 
 
 # -- make -----------------------------------------------------------------------------------------------------------
