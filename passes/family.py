@@ -7,7 +7,7 @@ and brings none of its own, it is proposed. Which rule a proposal belongs to is 
 
 from __future__ import annotations
 
-from stabilize.graph.value import Value, cone
+from stabilize.graph.value import Value
 from stabilize.passes.catalogue import FAMILY, GENERIC
 from stabilize.passes.emit import Term, terms_of
 from stabilize.passes.linear import Linear
@@ -31,17 +31,13 @@ def propose(ctx: Context, value: Value) -> Proposal | None:
         new = _linear_sink(ctx, value)
     if new is None or not ctx.repairs(value, new):
         return None
-    return classify(value, new).proposal(value, new)
+    return classify(ctx, value, new).proposal(value, new)
 
 
-def classify(old: Value, new: Value) -> Rule:
+def classify(ctx: Context, old: Value, new: Value) -> Rule:
     """The rule whose repair `new` is: the first of the family whose operator was newly emitted."""
-    known = set(cone([old]))
-    emitted = {v.op for v in cone([new]) if v not in known}
-    for op, rule in FAMILY.items():
-        if op in emitted:
-            return rule
-    return GENERIC
+    emitted = {v.op for v in ctx.change(old, new).added}
+    return next((rule for op, rule in FAMILY.items() if op in emitted), GENERIC)
 
 
 def _log_sink(ctx: Context, value: Value) -> Value | None:

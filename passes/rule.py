@@ -46,12 +46,38 @@ class Context:
         """Whether `new` leaves out a broken value that `old` computes, and brings none of its own."""
         if new is old or new.type != old.type:
             return False
-        before, after = cone([old]), set(cone([new]))
-        gone = [v for v in before if v not in after]
-        if not any(self.broken(v) for v in gone):
-            return False
-        known = set(before)
-        return not any(self.broken(v) for v in after if v not in known)
+        change = self.change(old, new)
+        return any(self.broken(v) for v in change.gone) and not any(self.broken(v) for v in change.added)
+
+    def change(self, old: Value, new: Value) -> Change:
+        """What goes and what comes when `new` takes the place of `old`; the cost is that of the two expressions."""
+        host_size = self.emitter.host_size
+        added: list[Value] = []
+        leaves: set[Value] = set()
+        stack, seen = [new], set[Value]()
+        while stack:
+            value = stack.pop()
+            if value in seen:
+                continue
+            seen.add(value)
+            if value.index < host_size:
+                leaves.add(value)
+            else:
+                added.append(value)
+                stack.extend(value.operands)
+        below = cone([old], leaves)
+        reached = set(below)
+        added += [leaf for leaf in leaves if leaf not in reached]  # the host computes it, but not for `old`
+        return Change(tuple(v for v in below if v not in leaves), tuple(added))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Values that only the old expression needs, and values that only the new one has."""
+
+    gone: tuple[Value, ...]
+    added: tuple[Value, ...]
 
 
 @final
