@@ -88,6 +88,12 @@ def _isinf(call: Call) -> Value:
     return call.builder.apply("eq", call.builder.make("abs", call.floating()), math.inf)
 
 
+def _not(call: Call) -> Value:
+    """Not(Equal) is how ONNX says ne."""
+    x = call.x()
+    return call.builder.make("ne", *x.operands) if x.op == "eq" else call.builder.make("not", x)
+
+
 def _xor(call: Call) -> Value:
     return call.builder.make("ne", call.x(0), call.x(1))
 
@@ -242,7 +248,7 @@ ROWS: dict[str, Row] = {
     **{
         op: partial(_unary, primitive)
         for op, primitive in (
-            ("Neg", "neg"), ("Abs", "abs"), ("Relu", "relu"), ("Sign", "sign"), ("Not", "not"), ("IsNaN", "isnan"),
+            ("Neg", "neg"), ("Abs", "abs"), ("Relu", "relu"), ("Sign", "sign"), ("IsNaN", "isnan"),
         )
     },
     **{
@@ -265,6 +271,7 @@ ROWS: dict[str, Row] = {
     "CastLike": _cast,
     "Clip": _clip,
     "IsInf": _isinf,
+    "Not": _not,
     "Xor": _xor,
     "Where": lambda call: call.builder.make("where", call.x(0), call.x(1), call.x(2)),
     "Swish": _swish,
