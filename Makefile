@@ -22,7 +22,7 @@ demo: $(STAMP)
 	@$(BIN)/python examples/00_demo.py
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n $(JOBS) -m "not slow"
+	@$(BIN)/python -m pytest -n $(JOBS)
 	@$(MAKE) --no-print-directory lint
 
 slow: $(STAMP)

@@ -259,6 +259,12 @@ def test_one_line_and_status_2(run: Callable[..., Outcome], arguments: list[str]
     assert sorted(set(os.listdir()) - {"__pycache__"}) == before
 
 
+def test_a_missing_extra_is_named(run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+    onnx.save(softmax_model(), "m.onnx")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert "pip install 'stabilize[onnx]'" in one_line(run("optimize", "m.onnx", "-o", "out.onnx"))
+
+
 def test_without_arguments_the_help_is_shown(run: Callable[..., Outcome]) -> None:
     outcome = run()
     assert outcome.status == 2
