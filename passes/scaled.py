@@ -173,10 +173,14 @@ class Engine:
         self.normalised.add(total)
         if not host.attr("keepdim"):
             total, top = b.squeeze(total, axes), b.squeeze(top, axes)
-        self.normalised.add(total)
-        self._scaled[total] = self.plain(total)  # final: reading it again would shift it again
+        self.settle(total)
         rest = reading.exponent - self.weighted_exponent(weighted)
         return Scaled(total, rest + Linear.of(top))
+
+    def settle(self, total: Value) -> None:
+        """Read `total`, shifted already, as itself: reading it again would shift it again."""
+        self.normalised.add(total)
+        self._scaled[total] = self.plain(total)
 
     def support(self, weighted: WeightedSum) -> Linear:
         zero = self.builder.constant(0.0, weighted.weights.dtype)
@@ -507,15 +511,31 @@ def _sc_sum(e: Engine, v: Value) -> Scaled | None:
     if reading.trivial:
         return None
     divisor = element_count(source.shape, v.axes) if v.op == "mean" else 1
+    k = reading.number
+    if divisor is None:
+        return None if k is None else _shifted_mean(e, v, reading, k)
     if not divisor:
         return None
-    k = reading.number
     if k is not None:
         total = e.algebra.lse(reading.exponent, v.axes, source.shape)
         if total is None:
             return None
         return Scaled(e.builder.constant(float(k / divisor), v.dtype), _drop_axes(e, total, v))
     return _weighted_sum(e, v, reading, Fraction(1, divisor))
+
+
+def _shifted_mean(e: Engine, v: Value, reading: Scaled, k: Fraction) -> Scaled:
+    """k·mean exp(s) over a symbolic number of entries: ln n is no number, so the mean itself is shifted."""
+    b, source = e.builder, v.operands[0]
+    varying, fixed = e.algebra.pull(reading.exponent, v.axes, source.type.rank)
+    logits = e.algebra.materialise(varying, _carrier(e, varying), source.shape)
+    top = b.make("detach", b.apply("maximum", b.reduce("max", logits, v.axes), -FORMATS[logits.dtype].max))
+    mean = b.reduce("mean", b.make("exp", b.make("sub", logits, top)), v.axes)
+    e.normalised.add(mean)
+    if not v.attr("keepdim"):
+        mean = b.squeeze(mean, v.axes)
+    e.settle(mean)
+    return Scaled(e.times(mean, b.constant(float(k), mean.dtype)), _drop_axes(e, fixed + Linear.of(top), v))
 
 
 def _weighted_sum(e: Engine, v: Value, reading: Scaled, scale: Fraction) -> Scaled | None:

@@ -153,3 +153,9 @@ NEAR_MISSES = {
 def test_near_misses(rewrite, body, forbidden):
     for new in rewrite(body).replaced.values():
         assert forbidden not in show([new]).split("\n", 1)[1]
+
+
+def test_a_mean_over_a_symbolic_axis_is_shifted(rewrite):
+    after = rewrite("return log(mean(exp(n), axes=(0,), keepdim=False))").after()
+    assert "mean(exp(sub(n," in after
+    assert "logsumexp" not in after
