@@ -7,7 +7,6 @@ where they disagree at every step the function has a kink (or a scale below 2⁻
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Final, cast, final
 
@@ -20,7 +19,7 @@ from stabilize.graph.value import Value, cone
 from stabilize.verify.execute import symbol_sizes
 from stabilize.verify.oracle import ORACLE, array_of, interpret, is_tight
 from stabilize.verify.oracle_rules import Context, OracleArray
-from stabilize.verify.reals import ZERO, Reals, UndecidedError
+from stabilize.verify.reals import UNKNOWN, ZERO, Reals, UndecidedError
 
 #: (k of the step 2⁻ᵏ, working precision, whether a ball on a decision point may be snapped to it)
 _LADDER: Final = ((100, 512, False), (320, 1536, True), (1300, 5600, True))
@@ -37,7 +36,7 @@ def gradient(
     floor: int = -1200,
     entries: int | None = None,
 ) -> list[OracleArray]:
-    """The gradient of Σ cotangent·root with respect to each leaf of `wrt`, as balls; NaN means "not judged".
+    """The gradient of Σ cotangent·root with respect to each leaf of `wrt`; `reals.UNKNOWN` is "not judged".
 
     Sub-values under `detach` are held at their value at the base point. An entry is not judged where the leaf is
     not finite, where the function is not differentiable, or where it is not finite on both sides. Elements of
@@ -51,7 +50,7 @@ def gradient(
 
 
 def _leaf_gradient(rungs: Sequence[_Rung], leaf: Value, data: torch.Tensor, entries: int | None) -> OracleArray:
-    result: OracleArray = np.full(tuple(data.shape), math.nan, dtype=object)
+    result: OracleArray = np.full(tuple(data.shape), UNKNOWN, dtype=object)
     count = data.numel()
     step = 1 if entries is None else max(1, -(-count // entries))
     finite = [bool(x) for x in torch.isfinite(data).flatten().numpy()]
@@ -60,7 +59,7 @@ def _leaf_gradient(rungs: Sequence[_Rung], leaf: Value, data: torch.Tensor, entr
             continue
         index = np.unravel_index(position, result.shape) if result.ndim else ()
         slopes = (rung.slope(leaf, tuple(int(i) for i in index)) for rung in rungs)
-        result[index] = next((s for s in slopes if s is not None), math.nan)
+        result[index] = next((s for s in slopes if s is not None), UNKNOWN)
     return result
 
 

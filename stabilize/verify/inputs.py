@@ -2,7 +2,8 @@
 
 Float leaves that reach an exponential get the values that drive it (`exponents`); the others stay moderate, take
 zeros and ones in the masked families (they may be weights or masks), and share the families of small, tied and
-special values. Everything is drawn from one seeded generator.
+special values. −inf is a mask: it is given to leaves that enter exponents as terms (scores), not as factors (queries
+and keys). Everything is drawn from one seeded generator.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from typing import Final, cast, final
 import torch
 
 from stabilize.formats import FORMATS, Format, is_float
+from stabilize.graph.build import constant_of
 from stabilize.graph.ops import LAYOUT
 from stabilize.graph.value import Value, cone
 from stabilize.verify.execute import torch_dtype
 
-_EXPONENTIAL: Final = frozenset(
+#: Primitives whose operands are exponents.
+EXPONENTIAL: Final = frozenset(
     {
         "exp", "expm1", "sigmoid", "softplus", "log_sigmoid", "softmax", "log_softmax", "logsumexp", "logaddexp",
         "logcumsumexp", "tanh", "cross_entropy", "bce_with_logits", "attention", "pow",
@@ -87,6 +90,7 @@ class _Source:
         self.leaves, self.data = leaves, data
         self.generator = torch.Generator().manual_seed(seed)
         self.exponents = _reaching_exponential(roots, leaves)
+        self.scores = _additive_in_exponential(roots, leaves)
         self.bounds = index_bounds(roots, leaves)
 
     def fill(self, draw: Draw, masks: float) -> dict[Value, torch.Tensor]:
@@ -151,12 +155,15 @@ class _Source:
         drop = torch.rand(_shape(leaf), generator=self.generator) < 0.35
         if leaf.shape and drop.numel():
             drop[..., 0] = False
-        return self._normal(leaf).masked_fill(drop, -math.inf) if exponent else (~drop).double()
+        if exponent:
+            return self._normal(leaf).masked_fill(drop, -math.inf) if leaf in self.scores else self._normal(leaf)
+        return (~drop).double()
 
     def all_masked(self, leaf: Value, exponent: bool) -> torch.Tensor:
         """The first row is −inf throughout; weights are zero there."""
         result = self._normal(leaf)
-        _row(result, 0).fill_(-math.inf if exponent else 0.0)
+        if leaf in self.scores or not exponent:
+            _row(result, 0).fill_(-math.inf if exponent else 0.0)
         return result
 
     def tied(self, leaf: Value, exponent: bool) -> torch.Tensor:
@@ -222,10 +229,29 @@ def _row(tensor: torch.Tensor, index: int) -> torch.Tensor:
 def _reaching_exponential(roots: Sequence[Value], leaves: Sequence[Value]) -> frozenset[Value]:
     """The float leaves that some exponential depends on; all of them when there is no exponential."""
     values = cone(roots, leaves)
-    drivers = [o for v in values if v.op in _EXPONENTIAL for o in v.operands]
+    drivers = [o for v in values if v.op in EXPONENTIAL for o in v.operands]
     floats = {leaf for leaf in leaves if is_float(leaf.dtype)}
     reaching = floats & set(cone(drivers, leaves))
     return frozenset(reaching or floats)
+
+
+def _additive_in_exponential(roots: Sequence[Value], leaves: Sequence[Value]) -> frozenset[Value]:
+    """The leaves that enter an exponent (or, where there is none, the result) as a term or scaled by a constant."""
+    values = cone(roots, leaves)
+    stack = [o for v in values if v.op in EXPONENTIAL - {"attention"} for o in v.operands] or list(roots)
+    stack += [v.operands[3] for v in values if v.op == "attention" and len(v.operands) > 3]
+    seen: set[int] = set()
+    found: set[Value] = set()
+    while stack:
+        value = stack.pop()
+        if value.index in seen:
+            continue
+        seen.add(value.index)
+        if value in leaves:
+            found.add(value)
+        elif value.op not in ("matmul", "mul", "div") or any(constant_of(o) is not None for o in value.operands):
+            stack.extend(value.operands)
+    return frozenset(found)
 
 
 def index_bounds(roots: Iterable[Value], leaves: Sequence[Value]) -> dict[Value, int]:

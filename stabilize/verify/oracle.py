@@ -42,20 +42,27 @@ def evaluate(
     floor: an element whose ball lies within ±2**floor is known well enough (it is 0 to every format).
     max_bits: where doubling the precision ends; elements that are not tight by then become `reals.UNKNOWN`.
     """
-    arrays = {leaf.index: array_of(tensor) for leaf, tensor in leaves.items()}
+    return evaluate_cone(roots, leaves, digits=digits, floor=floor, max_bits=max_bits)[0]
+
+
+def evaluate_cone(
+    roots: Sequence[Value], leaves: Mapping[Value, torch.Tensor], *, digits: int, floor: int, max_bits: int
+) -> tuple[list[OracleArray], dict[int, OracleArray]]:
+    """As `evaluate`, with every intermediate value by index (of which only the roots are sure to be tight)."""
+    given = {leaf.index: array_of(tensor) for leaf, tensor in leaves.items()}
     sizes = symbol_sizes({leaf: tuple(tensor.shape) for leaf, tensor in leaves.items()})
     need = round(digits * 3.33)
     bits = _START_BITS
     while True:
+        arrays = dict(given)
         with flint.ctx.workprec(bits):
             edge = arb(2) ** floor
             try:
-                context = Context(Reals(snap=bits >= _SNAP_BITS), sizes)
-                results = interpret(roots, dict(arrays), context, leaves)
+                results = interpret(roots, arrays, Context(Reals(snap=bits >= _SNAP_BITS), sizes), leaves)
             except UndecidedError:
                 results = [np.full(concrete(r.shape, sizes), UNKNOWN, dtype=object) for r in roots]
             if bits >= max_bits or all(is_tight(x, need, edge) for r in results for x in r.flat):
-                return [_withheld(r, need, edge) for r in results]
+                return [_withheld(r, need, edge) for r in results], arrays
         bits *= 2
 
 

@@ -15,8 +15,10 @@ from typing import Final, cast, final
 import torch
 
 from stabilize.errors import ShapeError
+from stabilize.formats import is_float
 from stabilize.graph.build import Builder
 from stabilize.graph.value import Attr, Dim, TensorType, Value, cone
+from stabilize.verify.execute import torch_dtype
 
 _SMALL: Final = 64
 """Values of at most so many elements are left as they are."""
@@ -29,13 +31,17 @@ _ENDS: Final = 2
 @final
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Two expressions to compare, closed over leaves of known shape."""
+    """Two expressions to compare, closed over leaves of known shape.
+
+    made: index of a value in the graph this was rebuilt from → the value here.
+    """
 
     old: Value
     new: Value
     leaves: tuple[Value, ...]
     data: Mapping[Value, torch.Tensor]
     shrunk: bool
+    made: Mapping[int, Value]
 
 
 @final
@@ -61,6 +67,11 @@ def full_size(old: Value, new: Value, leaves: Sequence[Value], data: Mapping[Val
         return _rebuild(old, new, leaves, data, sizes)
     except (_RefusedError, ShapeError):
         return None
+
+
+def widen(problem: Problem) -> Problem:
+    """The same expressions with every float in float64; `cast` between floats does nothing."""
+    return _rebuild(problem.old, problem.new, problem.leaves, problem.data, {}, widened=True)
 
 
 # --- choosing sizes ----------------------------------------------------------------------------------------
@@ -221,28 +232,36 @@ def _rebuild(
     leaves: Sequence[Value],
     data: Mapping[Value, torch.Tensor],
     sizes: Mapping[Dim, int],
+    *,
+    widened: bool = False,
 ) -> Problem:
+    def dtype(name: str) -> str:
+        return "float64" if widened and is_float(name) else name
+
     builder = Builder()
     built: dict[int, Value] = {}
     small_data: dict[Value, torch.Tensor] = {}
     for leaf in leaves:
         shape = _mapped(leaf.shape, sizes)
-        made = builder.input(f"leaf{leaf.index}", TensorType(leaf.dtype, shape))
+        made = builder.input(f"leaf{leaf.index}", TensorType(dtype(leaf.dtype), shape))
         built[leaf.index] = made
         if leaf in data:
             small_data[made] = data[leaf][tuple(slice(n) for n in cast("tuple[int, ...]", shape))]
+            small_data[made] = small_data[made].to(torch_dtype(made.dtype))
             if tuple(small_data[made].shape) != shape:
                 raise _RefusedError
     for value in cone([old, new], leaves):
         if value.index in built:
             continue
         attrs = {name: _mapped_attr(value, name, attr, sizes) for name, attr in value.attrs}
+        if "dtype" in attrs:
+            attrs["dtype"] = dtype(cast(str, attrs["dtype"]))
         made = builder.make(value.op, *(built[o.index] for o in value.operands), **attrs)
         if made.shape != _mapped(value.shape, sizes):
             raise _RefusedError
         built[value.index] = made
     return Problem(
-        built[old.index], built[new.index], tuple(built[leaf.index] for leaf in leaves), small_data, bool(sizes)
+        built[old.index], built[new.index], tuple(built[leaf.index] for leaf in leaves), small_data, bool(sizes), built
     )
 
 

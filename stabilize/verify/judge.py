@@ -1,0 +1,158 @@
+"""When a replacement is harmful: the bounds, and the comparison of both expressions with the truth.
+
+Values. An element y of the replacement may be off by
+
+    E·u + (n + 16)·u·|y| + 2·R·u_s·|y| + 2·tiny
+
+E: running error bound of the *original* formula (`stabilize.verify.running`): each of its operations rounds once.
+n: longest length summed over. R: magnitude of the exponents behind y, |ln |y|| included, at most the range of exp.
+u: unit roundoff of the format. u_s: that of exponents, which are carried in at least float32. tiny: the least
+subnormal. In the log domain E holds R·u_s as an absolute term. That is the bound of Blanchard, Higham & Higham
+(IMA J. Numer. Anal. 41(4), 2021) for shifted softmax and log-sum-exp, (n + 2 + 2·R)·u, with room for a few more
+operations.
+
+Where the original is finite, the replacement must be within that bound, or no more than twice as far off as the
+original. Where the original is NaN or infinite and the truth is that too, the replacement must agree. Where the
+original failed, a replacement that is finite must be right to 64 times the bound: a wrong number is worse than
+NaN. At singular points (the truth is NaN) the class of the original's result is kept.
+
+Gradients. The same with 4·(n + 16)·u + 8·R·u_s, relative to the largest entry, or to the largest cotangent times
+sensitivity where entries cancel; and no finite entry may become NaN or infinite.
+
+One exception: an element that depends on an input of +inf through a reduction may become NaN (a softmax of a row
+that holds +inf is NaN throughout, where the naive quotient has zeros beside the NaN).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, final
+
+import numpy as np
+import torch
+
+from stabilize.formats import FORMATS, Format
+from stabilize.verify.compare import AnyArray, Bools, Errors, Floats, class_of, errors_of
+from stabilize.verify.running import Scales, Term
+
+_SLACK: Final = 16
+_SILENT: Final = 64.0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Absolute errors that are allowed to a replacement, from the running analysis of the original.
+
+    n: longest reduction. reach: largest exponent among the inputs.
+    """
+
+    fmt: Format
+    n: int
+    reach: float
+
+    @property
+    def exponent_roundoff(self) -> float:
+        return Scales.of(self.fmt).exponent_unit * self.fmt.u
+
+    def of_values(self, term: Term, logarithmic: bool) -> Floats:
+        """The bound of every element of the result."""
+        size = np.abs(term.v.numpy())
+        with np.errstate(all="ignore"):
+            own = np.minimum(np.nan_to_num(np.abs(np.log(size)), posinf=math.inf), Scales.of(self.fmt).reach)
+            exponents = np.maximum(term.exponent.numpy(), own)
+            relative = (self.n + _SLACK) * self.fmt.u + 2 * self.exponent_roundoff * exponents
+            bound = term.error.numpy() * self.fmt.u + relative * size
+            # where the running analysis overflowed: the exponents of the inputs in its place
+            plain = ((self.n + _SLACK) * self.fmt.u + 2 * self.exponent_roundoff * self.reach) * size
+            if logarithmic:
+                plain = plain + self.exponent_roundoff * self.reach + self.n * self.fmt.u
+        bound = np.where(np.isfinite(bound), bound, plain)
+        return np.where(np.isfinite(size), bound, 0.0) + 2 * self.fmt.tiny
+
+    def of_gradients(self, scale: float) -> float:
+        """The bound of a gradient entry beside a largest entry (or cancelled term) of `scale`."""
+        exponents = min(self.reach, Scales.of(self.fmt).reach)
+        relative = 4 * (self.n + _SLACK) * self.fmt.u + 8 * self.exponent_roundoff * exponents
+        return relative * scale + 2 * self.fmt.tiny
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Errors before and after on one family, and the first harm found (None: no harm)."""
+
+    before: Errors
+    after: Errors
+    judged: int
+    harm: str | None
+
+
+def judge_values(
+    before: torch.Tensor, after: torch.Tensor, exact: AnyArray, allowed: Floats | None, excused: Bools | None
+) -> Verdict:
+    """Compare results. `allowed` is None for integers; `excused` marks elements that may become NaN."""
+    before, after = before.detach(), after.detach()
+    old, new = errors_of(before, exact), errors_of(after, exact)
+    limit = np.zeros(old.absolute.shape) if allowed is None else allowed
+    harm = np.zeros(old.absolute.shape, dtype=bool)
+    kinds_before, kinds_after = class_of(before), class_of(after)
+    with np.errstate(all="ignore"):
+        sound = old.known & np.isfinite(old.absolute)
+        harm |= sound & ~(new.absolute <= np.maximum(limit, 2 * old.absolute))
+        failed = old.known & ~sound
+        harm |= failed & (kinds_after == 0) & _finite(exact) & ~(new.absolute <= _SILENT * limit)
+        harm |= failed & ~_finite(exact) & ~_same(before, after, kinds_before, kinds_after) & ~(new.absolute == 0)
+    if excused is not None:
+        harm &= ~(excused & (kinds_after == 2))
+    return Verdict(old, new, int(sound.sum()), _describe(harm, old, new, before, after))
+
+
+def judge_gradient(before: torch.Tensor, after: torch.Tensor, exact: AnyArray, allowed: float) -> Verdict:
+    """Compare gradients with respect to one leaf; entries that `exact` does not know are not judged."""
+    old, new = errors_of(before, exact), errors_of(after, exact)
+    sound = old.known & np.isfinite(old.absolute)
+    worst = float(old.absolute[sound].max()) if sound.any() else 0.0
+    with np.errstate(all="ignore"):
+        harm = sound & ~(new.absolute <= max(allowed, 2 * worst))
+        harm |= old.known & ~sound & np.isfinite(new.absolute) & ~(new.absolute <= _SILENT * allowed)
+    harm |= (class_of(before) == 0) & (class_of(after) != 0)
+    return Verdict(old, new, int(sound.sum()), _describe(harm, old, new, before, after))
+
+
+def largest(exact: AnyArray) -> float:
+    """The largest finite magnitude in an array of exact values."""
+    sizes = [abs(float(x)) for x in exact.flat]
+    return max((s for s in sizes if math.isfinite(s)), default=0.0)
+
+
+def _finite(exact: AnyArray) -> Bools:
+    # a ball beyond float64 is a finite number all the same
+    flat = [not isinstance(x, float) or math.isfinite(x) for x in exact.flat]
+    return np.array(flat, dtype=bool).reshape(exact.shape)
+
+
+def _same(before: torch.Tensor, after: torch.Tensor, kinds_before: object, kinds_after: object) -> Bools:
+    """Whether two results are of one class and, where finite, of one value up to rounding."""
+    equal = torch.isclose(before.double(), after.double(), rtol=_closeness(before), atol=0.0, equal_nan=True)
+    return np.asarray(equal.numpy(), dtype=bool)
+
+
+def _closeness(tensor: torch.Tensor) -> float:
+    fmt = FORMATS.get(str(tensor.dtype).removeprefix("torch."))
+    return 0.0 if fmt is None else _SILENT * fmt.u
+
+
+def _describe(harm: Bools, old: Errors, new: Errors, before: torch.Tensor, after: torch.Tensor) -> str | None:
+    """The worst harmed element in words."""
+    if not harm.any():
+        return None
+    severity = np.where(harm, np.nan_to_num(new.ulps, nan=0.0, posinf=1e300), -1.0)
+    index = np.unravel_index(int(np.argmax(severity)), harm.shape) if harm.shape else ()
+    place = f"element ({', '.join(str(int(i)) for i in index)})" if index else "the result"
+    was, now = before.double().numpy()[index], after.double().numpy()[index]
+    if math.isfinite(now) and math.isfinite(was):
+        off, was_off = (f"{float(e.ulps[index]):.3g} ulp off" for e in (new, old))
+        return f"{place} is {now:.6g}, {off}; the original gave {was:.6g}, {was_off}"
+    return f"{place} is {now:.6g} where the original gave {was:.6g}"
