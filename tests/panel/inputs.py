@@ -9,6 +9,7 @@ low      every entry below the underflow threshold          as large
 huge     ±10⁴                                               ±10⁴
 masked   −∞ (or a false mask) in some entries of each row   as benign
 dead     one row entirely masked: a genuine singularity     as benign
+nan      one NaN in the first row (with a mask: as benign)  as benign
 small    as benign                                          ±10⁻² … 10⁻¹² (10⁻⁴ in float16); p near 0
 tail     as benign                                          ±(0.3 … 1.6)·ln(1/u), where 1 + eˣ absorbs; p near 1
 """
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from stabilize.formats import FORMATS, Format
 
-SOFT = ("benign", "large", "low", "huge", "masked", "dead")
+SOFT = ("benign", "large", "low", "huge", "masked", "dead", "nan")
 UNMASKED = ("benign", "large", "low", "huge")
 SCALAR = ("benign", "small", "tail", "large")
 
@@ -121,7 +122,9 @@ def generate(args: tuple[Arg, ...], family: str, dtype: str, seed: str = "") -> 
     """Deterministic tensors for `args`."""
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{family}/{dtype}".encode()))
     has_mask = any(a.role == "mask" for a in args)
-    if has_mask and family in ("masked", "dead"):
+    if has_mask and family == "nan":
+        families = dict.fromkeys(args, "benign")
+    elif has_mask and family in ("masked", "dead"):
         families = {a: family if a.role == "mask" else ("large" if family == "masked" else "benign") for a in args}
     else:
         families = dict.fromkeys(args, family)
@@ -177,6 +180,8 @@ def _logits(arg: Arg, family: str, fmt: Format, g: torch.Generator) -> Tensor:
         x = x - 1.5 * under
     elif family == "huge":
         x = uniform * 1e4
+    elif family == "nan":
+        x[(0,) * x.dim()] = torch.nan
     elif family in ("masked", "dead"):
         rows = x.movedim(arg.axis, -1)
         hole = uniform.movedim(arg.axis, -1) > 0.2
