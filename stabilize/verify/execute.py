@@ -227,7 +227,9 @@ def _attention(value: Value, operands: Sequence[torch.Tensor], sizes: Mapping[st
     q, k, v = (t.expand(batch + tuple(t.shape[-2:])) for t in operands[:3])
     mask = operands[3] if len(operands) > 3 else None
     scale = cast("float | None", value.attr("scale"))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    # the operator by its definition: which fused kernel a machine would pick (some of them drop NaN) is not its meaning
+    result = torch.ops.aten._scaled_dot_product_attention_math(q, k, v, mask, scale=scale)
+    return cast("tuple[torch.Tensor, torch.Tensor]", result)[0]
 
 
 def _softplus(x: torch.Tensor) -> torch.Tensor:

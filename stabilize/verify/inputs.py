@@ -197,15 +197,15 @@ class _Source:
         return self._normal(leaf) * 2.0 * _format(leaf).min_normal
 
     def plus_inf(self, leaf: Value, exponent: bool) -> torch.Tensor:
-        return self._planted(leaf, math.inf)
+        return self._planted(leaf, math.inf, [v for v in self.leaves if v in self.scores or v not in self.exponents])
 
     def nan(self, leaf: Value, exponent: bool) -> torch.Tensor:
-        return self._planted(leaf, math.nan)
+        return self._planted(leaf, math.nan, self.leaves)
 
-    def _planted(self, leaf: Value, number: float) -> torch.Tensor:
-        """One special entry in the first row of the first leaf that is not given."""
+    def _planted(self, leaf: Value, number: float, candidates: Sequence[Value]) -> torch.Tensor:
+        """One special entry in the first row of the first candidate whose data is not given."""
         result = self._normal(leaf)
-        first = next(v for v in self.leaves if is_float(v.dtype) and v not in self.data)
+        first = next((v for v in candidates if is_float(v.dtype) and v not in self.data), None)
         if leaf is first and result.numel():
             result.view(-1)[_row(result, 0).numel() // 2] = number
         return result

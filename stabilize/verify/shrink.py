@@ -23,7 +23,7 @@ from stabilize.verify.execute import torch_dtype
 _SMALL: Final = 64
 """Values of at most so many elements are left as they are."""
 
-_PALETTES: Final = {1: (7, 5), 2: (5, 3, 4, 6), 3: (4, 3, 2, 5), 4: (3, 4, 2, 5)}
+_PALETTES: Final = {1: (7, 5), 2: (5, 3, 4, 6), 3: (4, 3, 2, 5), 4: (3, 4, 2)}
 _SYMBOL_SIZES: Final = (5, 3, 4, 2, 6, 7)
 _ENDS: Final = 2
 
@@ -121,7 +121,7 @@ def _assign(order: Iterable[Dim], sizes: dict[Dim, int], palette: Sequence[int])
         if _known(dim, sizes):
             continue
         taken = set(sizes.values())
-        free = [p for p in palette if p not in taken] or list(palette)
+        free = [p for p in palette if p not in taken] or [min(palette)]
         own = isinstance(dim, int) and dim <= max(palette) and dim not in taken
         sizes[dim] = cast(int, dim) if own else free[0]
 
