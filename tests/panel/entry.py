@@ -87,8 +87,24 @@ class Panel:
         def register(fn: Formula) -> Formula:
             name = f"{family}/{fn.__name__.strip('_')}"
             self.entries.append(
-                Spelling(name, rows, fn, inputs, oracle, families, domain, loss, exact, gain, chain, n, scale, exponents,
-                         slope, exportable)
+                Spelling(
+                    name,
+                    rows,
+                    fn,
+                    inputs,
+                    oracle,
+                    families,
+                    domain,
+                    loss,
+                    exact,
+                    gain,
+                    chain,
+                    n,
+                    scale,
+                    exponents,
+                    slope,
+                    exportable,
+                )
             )
             return fn
 

@@ -64,13 +64,15 @@ def with_gradients(
 
 @functools.cache
 def exported(entry: Spelling) -> onnx.ModelProto:
-    """The naive formula as the exporter writes it, unoptimised, in float32 (once per run)."""
+    """The naive formula as the exporter writes it, in float32 (once per run)."""
+    return export(Spelled(entry).eval(), example(entry, "float32"))
+
+
+def export(module: nn.Module, inputs: tuple[Tensor, ...]) -> onnx.ModelProto:
+    """`module` in ONNX, not optimised by the exporter."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            Spelled(entry).eval(), example(entry, "float32"), dynamo=True, optimize=False, opset_version=OPSET,
-            verbose=False,
-        )  # fmt: skip
+        program = torch.onnx.export(module, inputs, dynamo=True, optimize=False, opset_version=OPSET, verbose=False)
     assert program is not None
     return program.model_proto
 

@@ -116,7 +116,7 @@ def judge(result: torch.Tensor, want: Expected, *, nan_is_free: bool = False) ->
                 continue
             fine, lost, ulps = _element(got, truth, allowed, want.fmt)
             broken |= lost
-            if ok and not fine or ulps > worst and (ok == fine):
+            if (ok and not fine) or (ulps > worst and (ok == fine)):
                 detail = f"[{index}] {got!r}, expected {mpmath.nstr(truth, 17)} ± {mpmath.nstr(allowed, 3)}"
             ok &= fine
             worst = max(worst, ulps)

@@ -89,7 +89,7 @@ def of_negative(x: Tensor) -> Tensor:
 
 
 @log_softmax(X, O.log_softmax, families=UNMASKED)
-def mean_shifted(x: Tensor) -> Tensor:
+def shifted_by_mean(x: Tensor) -> Tensor:
     z = x - x.mean(-1, keepdim=True)
     return z - z.exp().sum(-1, keepdim=True).log()
 

@@ -61,7 +61,8 @@ def batched(s: Tensor, v: Tensor) -> Tensor:
 
 
 @attention(QKV, lambda q, k, v: _attend(q @ k.T / mpmath.mpf(2), v), n=16,
-           exponents=lambda q, k, v: O.absolute(q) @ O.absolute(k).T, scale=lambda q, k, v: _attend_magnitude(q @ k.T / mpmath.mpf(2), v))  # fmt: skip
+           exponents=lambda q, k, v: O.absolute(q) @ O.absolute(k).T,
+           scale=lambda q, k, v: _attend_magnitude(q @ k.T / mpmath.mpf(2), v))  # fmt: skip
 def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     scores = q @ k.transpose(-2, -1) / math.sqrt(4)
     e = torch.exp(scores)
@@ -162,8 +163,8 @@ def gumbel_softmax(x: Tensor, noise: Tensor) -> Tensor:
     return e / e.sum(-1, keepdim=True)
 
 
-@expectation((queries(4, 3), queries(5, 3)), lambda a, b: O.softmax(-2 * _distances(a, b)), families=("benign", "large"),
-             exponents=lambda a, b: 2 * _distances(O.absolute(a), -O.absolute(b)))  # fmt: skip
+@expectation((queries(4, 3), queries(5, 3)), lambda a, b: O.softmax(-2 * _distances(a, b)),
+             families=("benign", "large"), exponents=lambda a, b: 2 * _distances(O.absolute(a), -O.absolute(b)))  # fmt: skip
 def kernel_regression_weights(a: Tensor, b: Tensor) -> Tensor:
     d = ((a[:, None] - b[None]) ** 2).sum(-1)
     k = torch.exp(-d / (2 * 0.5**2))
@@ -263,8 +264,8 @@ def log_of_cumprod(p: Tensor) -> Tensor:
     return torch.cumprod(p, -1).log()
 
 
-@sequence((probability(3, 40),), lambda p: O.exp(O.total(O.log(p)) * O.const(1 / 40)), families=("benign", "small"), domain="linear",
-          n=150)  # fmt: skip
+@sequence((probability(3, 40),), lambda p: O.exp(O.total(O.log(p)) * O.const(1 / 40)), families=("benign", "small"),
+          domain="linear", n=150)  # fmt: skip
 def geometric_mean(p: Tensor) -> Tensor:
     return torch.prod(p, dim=-1) ** (1 / 40)
 

@@ -200,6 +200,11 @@ def mish(x: Tensor) -> Tensor:
 # --- tanh -------------------------------------------------------------------------------------------------
 
 
+def log_sech_squared(x: O.Array) -> O.Array:
+    """ln(1 − tanh²x) = ln 4 + ln σ(2x) + ln σ(−2x)."""
+    return O.log_sigmoid(2 * x) + O.log_sigmoid(-2 * x) + mpmath.log(4)
+
+
 @tanh(Z, O.tanh)
 def exps(x: Tensor) -> Tensor:
     return (torch.exp(x) - torch.exp(-x)) / (torch.exp(x) + torch.exp(-x))
@@ -222,17 +227,17 @@ def exp_of_minus_double(x: Tensor) -> Tensor:
     return (1 - e) / (1 + e)
 
 
-@tanh(Z, lambda x: O.log_sigmoid(2 * x) + O.log_sigmoid(-2 * x) + mpmath.log(4), rows="14", domain="log", gain=2)  # fmt: skip
+@tanh(Z, log_sech_squared, rows="14", domain="log", gain=2)
 def log_one_minus_square(x: Tensor) -> Tensor:
     return torch.log(1 - torch.tanh(x) ** 2)
 
 
-@tanh(Z, lambda x: O.log_sigmoid(2 * x) + O.log_sigmoid(-2 * x) + mpmath.log(4), rows="14", domain="log", gain=2)  # fmt: skip
+@tanh(Z, log_sech_squared, rows="14", domain="log", gain=2)
 def squashed_gaussian_correction(u: Tensor) -> Tensor:
     return torch.log(1 - u.tanh().pow(2))
 
 
-@tanh(Z, lambda x: O.log_plus(O.log_sigmoid(2 * x) + O.log_sigmoid(-2 * x) + mpmath.log(4), O.const(1e-6)), rows="14",
+@tanh(Z, lambda x: O.log_plus(log_sech_squared(x), O.const(1e-6)), rows="14",
       domain="log", gain=2, families=("benign", "tail", "large"))  # fmt: skip
 def squashed_gaussian_correction_eps(u: Tensor) -> Tensor:
     return torch.log(1 - torch.tanh(u) ** 2 + 1e-6)

@@ -6,14 +6,12 @@ import math
 from functools import partial
 
 import mpmath
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tests.panel import oracle as O
 from tests.panel.entry import Panel
-from tests.panel.inputs import UNMASKED, distribution, logits, mask, temperature, values, weights
+from tests.panel.inputs import UNMASKED, logits, temperature
 
 PANEL = Panel()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from functools import partial
 
-import mpmath
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from tests.panel import oracle as O
 from tests.panel.entry import Panel
-from tests.panel.inputs import UNMASKED, distribution, logits, mask, temperature, values, weights
+from tests.panel.inputs import UNMASKED, distribution, logits, mask, values, weights
 
 PANEL = Panel()
 
