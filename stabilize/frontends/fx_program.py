@@ -27,12 +27,14 @@ class Leaf:
 
     name: name of the input in the view. data: the tensor behind it, if the host holds it.
     parameter: a weight or buffer of the model. constant: its content is part of the program.
+    attribute: the module has it under this name.
     """
 
     name: str
     data: torch.Tensor | None = None
     parameter: bool = False
     constant: bool = False
+    attribute: bool = False
 
 
 @final
@@ -86,12 +88,17 @@ class Facts:
 @final
 @dataclass(frozen=True)
 class Reading:
-    """A view; which host nodes hold a value, and when; what a patch must respect; the data behind leaves."""
+    """A view, and what is needed to patch the host from it.
+
+    holdings: which host nodes hold a value, and when. data: the tensors behind leaves.
+    fetchable: attributes of the module that nothing writes (with fakes), which a patch may read anywhere.
+    """
 
     view: View
     holdings: Mapping[Value, list[Holding]]
     facts: Facts
     data: Mapping[Value, torch.Tensor]
+    fetchable: Mapping[Value, torch.Tensor]
 
 
 def own_program(graph: fx.Graph, leaves: Mapping[fx.Node, Leaf]) -> Program:

@@ -47,6 +47,7 @@ class _Reader:
         self.results: list[Value] = []
         self.parameters: set[str] = set()
         self.data: dict[Value, torch.Tensor] = {}
+        self.fetchable: dict[Value, torch.Tensor] = {}
         self.position = -1
         self.grad = True
         self.autocast = 0
@@ -136,6 +137,8 @@ class _Reader:
             self.parameters.add(leaf.name)
         if leaf.data is not None:
             self.data[value] = leaf.data
+        if leaf.attribute and not self.memory.is_written(node):
+            self.fetchable[value] = tensor
         return value
 
     def content(self, data: torch.Tensor, type: TensorType) -> Value | None:
@@ -290,7 +293,7 @@ class _Reader:
             if node.name in bindings and source is not None:
                 sources[node.name] = source
         view = View(self.b, bindings, self.outputs(), sources, frozenset(self.parameters))
-        return Reading(view, holdings, self.facts(), self.data)
+        return Reading(view, holdings, self.facts(), self.data, self.fetchable)
 
     def held(self, node: fx.Node, position: int) -> Iterator[Holding]:
         """What a host node holds and when, first first; moments inside one host node do not show."""

@@ -26,7 +26,7 @@ from stabilize.errors import ModelError
 from stabilize.frontends.fx_program import Computed, Leaf, Program
 from stabilize.frontends.fx_types import Fake
 
-_CONSTANT = re.compile(r"(^|\.)_?(tensor_constant|lifted_tensor_)\d+$")
+CONSTANT = re.compile(r"(^|\.)_?(tensor_constant|lifted_tensor_)\d+$")
 
 
 @final
@@ -145,7 +145,7 @@ class _Trace:
     def leaves(self, flat: fx.GraphModule) -> dict[fx.Node, Leaf]:
         """Flat placeholders in order: states, then inputs; attributes that the tracer itself lifted."""
         names = [n.name for n in self.module.graph.nodes if n.op == "placeholder"]
-        described = [Leaf(n, t, parameter=True, constant=bool(_CONSTANT.search(n))) for n, t in self.states.items()]
+        described = [Leaf(n, t, True, bool(CONSTANT.search(n)), attribute=True) for n, t in self.states.items()]
         for name, value in zip(names, self.inputs, strict=True):
             count = len(pytree.tree_leaves(value))
             described.extend(Leaf(name if count == 1 else f"{name}.{i}") for i in range(count))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
@@ -33,6 +34,7 @@ DTYPES: dict[torch.dtype, str] = {
 TORCH_DTYPES: dict[str, torch.dtype] = {name: dtype for dtype, name in DTYPES.items()}
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+_TORCH = str(Path(torch.__file__).parent)
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -79,8 +81,8 @@ def aten(key: str) -> OpOverload:
 
 
 def source_of(node: fx.Node) -> Source | None:
-    """Where the user wrote `node`: the innermost frame of its stack trace and its module path."""
-    frames = list(_FRAME.finditer(str(node.meta.get("stack_trace") or "")))
+    """Where the user wrote `node`: the innermost frame outside PyTorch of its stack trace, and its module path."""
+    frames = [f for f in _FRAME.finditer(str(node.meta.get("stack_trace") or "")) if not f["file"].startswith(_TORCH)]
     module: str | None = None
     stack = node.meta.get("nn_module_stack")
     if isinstance(stack, dict) and stack:

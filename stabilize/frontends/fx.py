@@ -1,0 +1,59 @@
+"""The PyTorch frontend: open a model as a host whose graph can be viewed and patched.
+
+host = open_module(model, example_inputs)
+host.view                              # the semantic view
+host.patched([Replacement(old, new)])  # a rewritten model of the same kind
+"""
+
+from __future__ import annotations
+
+from torch import fx, nn
+from torch.export import ExportedProgram
+
+from stabilize.errors import ModelError
+from stabilize.frontends.fx_hosts import ExportedHost, GraphModuleHost
+from stabilize.frontends.fx_inputs import split_inputs
+from stabilize.frontends.fx_module import ModuleHost, Rewrite, rewritten
+
+
+def open_exported(exported: ExportedProgram) -> ExportedHost:
+    """An exported program; `patched` gives a valid ExportedProgram."""
+    return ExportedHost(exported)
+
+
+def open_graph_module(module: fx.GraphModule, example_inputs: object = None) -> GraphModuleHost:
+    """A GraphModule, ATen or torch-level; `patched` gives a GraphModule.
+
+    example_inputs: a tensor, a tuple of arguments, a dict of keywords or a pair (args, kwargs); not needed when
+    the placeholders record their shapes. ModelError says so when they are missing.
+    """
+    return GraphModuleHost(module, example_inputs)
+
+
+def open_module(
+    module: nn.Module, example_inputs: object, dynamic_shapes: object = None, kwargs: dict[str, object] | None = None
+) -> ModuleHost:
+    """A module, exported now for `example_inputs`; `patched` gives an nn.Module over the same parameters.
+
+    dynamic_shapes: as torch.export.export takes it. ModelError when the module cannot be exported.
+    """
+    if example_inputs is None:
+        raise ModelError("capturing a module needs example_inputs")
+    args, keywords = split_inputs(example_inputs)
+    return ModuleHost(module, args, {**keywords, **(kwargs or {})}, dynamic_shapes)
+
+
+def open_lazily(module: nn.Module, rewrite: Rewrite, dynamic_shapes: object = None) -> nn.Module:
+    """A module that is captured and rewritten at its first call, like torch.compile."""
+    return rewritten(module, [], rewrite, dynamic_shapes)
+
+
+__all__ = [
+    "ExportedHost",
+    "GraphModuleHost",
+    "ModuleHost",
+    "open_exported",
+    "open_graph_module",
+    "open_lazily",
+    "open_module",
+]

@@ -1,0 +1,236 @@
+"""FX hosts: an ExportedProgram or a GraphModule that has been read, and can be given back rewritten."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import final
+
+import torch
+from torch import fx
+from torch._guards import detect_fake_mode
+from torch._ops import HigherOrderOperator, OpOverload
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.export import ExportedProgram
+from torch.export.exported_program import ModuleCallEntry
+from torch.export.graph_signature import (
+    ExportGraphSignature,
+    InputKind,
+    OutputSpec,
+    SymBoolArgument,
+    SymFloatArgument,
+    SymIntArgument,
+    TensorArgument,
+)
+from torch.utils import _pytree as pytree
+
+from stabilize.frontends.fx_inputs import placeholder_inputs
+from stabilize.frontends.fx_patch import apply, refusal, unavailable
+from stabilize.frontends.fx_program import Leaf, Program, Reading, own_program
+from stabilize.frontends.fx_read import read
+from stabilize.frontends.fx_share import share_graph_module
+from stabilize.frontends.fx_site import HostGraph
+from stabilize.frontends.fx_trace import CONSTANT, attribute, trace
+from stabilize.frontends.fx_types import Fake, fake_of, is_number
+from stabilize.graph.value import Value
+from stabilize.graph.view import Replacement, View
+
+_NAMED = (TensorArgument, SymIntArgument, SymFloatArgument, SymBoolArgument)
+
+
+class FxHost:
+    """What the PyTorch hosts share: a reading of one graph, and patched copies of that graph."""
+
+    kind = "fx"
+
+    def __init__(self, program: Program, fakes: Mapping[str, Fake]) -> None:
+        self._program = program
+        self._fakes = fakes
+        self._reading: Reading = read(program)
+
+    @property
+    def view(self) -> View:
+        return self._reading.view
+
+    def tensor(self, value: Value) -> torch.Tensor | None:
+        """The data of a weight, buffer or constant."""
+        return self._reading.data.get(value)
+
+    def refusal(self, replacement: Replacement) -> str | None:
+        """Why `patched` could not make this replacement, or None when it can."""
+        return refusal(self._host_graph(self._program.host), replacement)
+
+    def can_emit(self, value: Value) -> str | None:
+        """Why `value` could not be computed at the end of this graph, or None when it can."""
+        return unavailable(self._host_graph(self._program.host), value)
+
+    def patched_graph(self, replacements: Sequence[Replacement]) -> fx.Graph | None:
+        """A copy of the host graph with replacements made; None when there is nothing to do."""
+        if all(r.new is r.old for r in replacements):
+            return None
+        graph = copy.deepcopy(self._program.host)
+        apply(self._host_graph(graph), replacements)
+        graph.lint()
+        return graph
+
+    def _host_graph(self, graph: fx.Graph) -> HostGraph:
+        return HostGraph(graph, self._reading, self._fakes, self._fake_mode)
+
+    def _fake_mode(self) -> AbstractContextManager[object]:
+        tensors = [f for f in pytree.tree_leaves(list(self._fakes.values())) if isinstance(f, torch.Tensor)]
+        mode = detect_fake_mode(tensors)
+        return mode if mode is not None else FakeTensorMode()
+
+
+@final
+class ExportedHost(FxHost):
+    """An ExportedProgram. Its rewritten form keeps signature, state, constants, shape constraints and call graph."""
+
+    def __init__(self, exported: ExportedProgram) -> None:
+        self.exported = exported
+        graph = exported.graph_module.graph
+        super().__init__(own_program(graph, _leaves(exported)), {n.name: fake_of(n) for n in graph.nodes})
+
+    def patched(self, replacements: Sequence[Replacement]) -> ExportedProgram:
+        graph = self.patched_graph(replacements)
+        if graph is None:
+            return self.exported
+        exported = self.exported
+        module = fx.GraphModule(exported.graph_module, graph)
+        module.meta.update(exported.graph_module.meta)
+        renamed = _renamed(exported.graph_module.graph, graph)
+        return ExportedProgram(
+            root=module,
+            graph=module.graph,
+            graph_signature=_signature(exported.graph_signature, renamed),
+            state_dict=exported.state_dict,
+            range_constraints=copy.copy(exported.range_constraints),
+            module_call_graph=_call_graph(exported.module_call_graph, renamed),
+            example_inputs=exported.example_inputs,
+            constants=exported.constants,
+            verifiers=exported.verifiers,
+        )
+
+
+def _leaves(exported: ExportedProgram) -> dict[fx.Node, Leaf]:
+    placeholders = {n.name: n for n in exported.graph_module.graph.nodes if n.op == "placeholder"}
+    leaves: dict[fx.Node, Leaf] = {}
+    for spec in exported.graph_signature.input_specs:
+        name = spec.arg.name
+        if spec.kind is InputKind.USER_INPUT or spec.target is None:
+            leaves[placeholders[name]] = Leaf(name)
+            continue
+        data = exported.state_dict.get(spec.target, exported.constants.get(spec.target))
+        tensor = data if isinstance(data, torch.Tensor) else None
+        leaves[placeholders[name]] = Leaf(name, tensor, True, spec.kind is InputKind.CONSTANT_TENSOR)
+    return leaves
+
+
+def _renamed(before: fx.Graph, after: fx.Graph) -> dict[str, str]:
+    """Names of outputs that changed: what the output node returned before → what it returns now."""
+    names: dict[str, str] = {}
+    old, new = (pytree.tree_leaves(g.output_node().args[0]) for g in (before, after))
+    for a, b in zip(old, new, strict=True):
+        if isinstance(a, fx.Node) and isinstance(b, fx.Node):
+            names[a.name] = b.name
+    return names
+
+
+def _signature(signature: ExportGraphSignature, renamed: Mapping[str, str]) -> ExportGraphSignature:
+    """The signature with output names as the new graph has them."""
+
+    def spec(old: OutputSpec) -> OutputSpec:
+        if isinstance(old.arg, _NAMED) and old.arg.name in renamed:
+            return OutputSpec(old.kind, type(old.arg)(name=renamed[old.arg.name]), old.target)
+        return old
+
+    return ExportGraphSignature(list(signature.input_specs), [spec(s) for s in signature.output_specs])
+
+
+def _call_graph(entries: Sequence[ModuleCallEntry], renamed: Mapping[str, str]) -> list[ModuleCallEntry]:
+    """Module call entries, whose preserved signatures also name outputs."""
+    result: list[ModuleCallEntry] = []
+    for entry in entries:
+        signature = entry.signature
+        if signature is not None:
+            outputs = [
+                type(a)(name=renamed[a.name]) if isinstance(a, _NAMED) and a.name in renamed else a
+                for a in signature.outputs
+            ]
+            signature = replace(signature, outputs=outputs)
+        result.append(ModuleCallEntry(entry.fqn, signature))
+    return result
+
+
+@final
+class GraphModuleHost(FxHost):
+    """A GraphModule, torch-level or ATen. Its rewritten form shares parameters, buffers and submodules."""
+
+    def __init__(self, module: fx.GraphModule, example_inputs: object) -> None:
+        self.module = module
+        self._fixed: tuple[tuple[str, int, int], ...] = ()
+        if _is_typed_aten(module):
+            fakes = {n.name: fake_of(n) for n in module.graph.nodes}
+            super().__init__(own_program(module.graph, _attribute_leaves(module)), fakes)
+            return
+        traced = trace(module, placeholder_inputs(module, example_inputs))
+        self._fixed = traced.fixed
+        super().__init__(traced.program, traced.fakes)
+
+    def patched(self, replacements: Sequence[Replacement]) -> fx.GraphModule:
+        graph = self.patched_graph(replacements)
+        if graph is None:
+            return self.module
+        _insist_on_sizes(graph, self._fixed)
+        return share_graph_module(self.module, graph)
+
+
+def _is_typed_aten(module: fx.GraphModule) -> bool:
+    """Whether every node is an ATen call (or plumbing) that records its result."""
+    for node in module.graph.nodes:
+        if node.op in ("call_module", "call_method"):
+            return False
+        if node.op == "call_function":
+            plumbing = is_number(fake_of(node)) or getattr(node.target, "__name__", "") == "getitem"
+            if not isinstance(node.target, (OpOverload, HigherOrderOperator)) and not plumbing:
+                return False
+            if "val" not in node.meta and isinstance(node.target, OpOverload) and node.target._schema.returns:
+                return False
+        if node.op == "placeholder" and "val" not in node.meta:
+            return False
+        if node.op == "get_attr" and "val" not in node.meta:
+            if isinstance(attribute(module, str(node.target)), torch.Tensor):
+                return False
+    return True
+
+
+def _attribute_leaves(module: fx.GraphModule) -> dict[fx.Node, Leaf]:
+    leaves: dict[fx.Node, Leaf] = {}
+    for node in module.graph.nodes:
+        if node.op == "placeholder":
+            leaves[node] = Leaf(node.name)
+        elif node.op == "get_attr":
+            path = str(node.target)
+            data = attribute(module, path)
+            if isinstance(data, torch.Tensor):
+                leaves[node] = Leaf(path, data, True, bool(CONSTANT.search(path)), attribute=True)
+    return leaves
+
+
+def _insist_on_sizes(graph: fx.Graph, fixed: Sequence[tuple[str, int, int]]) -> None:
+    """Check, in the rewritten graph, the sizes that it was read for: other sizes must fail, not compute wrongly."""
+    if not fixed:
+        return
+    placeholders = {n.name: n for n in graph.nodes if n.op == "placeholder"}
+    last = list(placeholders.values())[-1]
+    with graph.inserting_after(last):
+        for name, axis, size in reversed(fixed):
+            message = f"stabilize read this graph with size {size} in axis {axis} of '{name}': optimize it again"
+            actual = graph.call_method("size", (placeholders[name], axis))
+            with graph.inserting_after(actual):
+                agree = graph.call_function(operator.eq, (actual, size))
+            with graph.inserting_after(agree):
+                graph.call_function(torch._assert, (agree, message))

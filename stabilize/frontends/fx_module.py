@@ -1,0 +1,162 @@
+"""nn.Module hosts. The rewritten module is an instance of the user's class over the user's tensors.
+
+What is captured is one call: its mode (train/eval of every submodule), dtypes, devices, shapes (symbolic where
+`dynamic_shapes` says so). `forward` runs the captured program on the current parameters. A call of another kind
+(after `.eval()`, `.half()`, `.to(device)`, with another static shape) is captured and rewritten anew when a
+`rewrite` function was given, up to a limit; otherwise, or when that capture fails, it runs the user's own
+forward, with a warning: right, but not rewritten.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias, cast, final
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from stabilize.errors import ModelError
+from stabilize.frontends.fx_hosts import ExportedHost
+from stabilize.frontends.fx_share import share_module
+from stabilize.frontends.fx_variant import Variant
+from stabilize.graph.value import Value
+from stabilize.graph.view import Replacement, View
+
+VARIANT_LIMIT = 8
+"""How many variants of one module are kept (the limit that torch.compile has on recompilations)."""
+
+Rewrite: TypeAlias = "Callable[[ExportedHost], Sequence[Replacement]]"
+"""What to replace in a newly captured variant."""
+
+
+def export(
+    module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], dynamic_shapes: object = None
+) -> ExportedProgram:
+    """Pre-dispatch ATen of one call; ModelError with PyTorch's reason when the module cannot be exported."""
+    try:
+        with _autocast_off():
+            return torch.export.export(
+                module, cast("tuple[Any, ...]", args), dict(kwargs), dynamic_shapes=cast(Any, dynamic_shapes)
+            )
+    except Exception as error:
+        first = str(error).strip().splitlines()
+        reason = first[0] if first else type(error).__name__
+        raise ModelError(f"torch.export cannot capture {type(module).__name__}: {reason}") from error
+
+
+def _autocast_off() -> torch.autocast:
+    """Capture what the module says; autocast, when it is on at the call, acts on the captured operators again."""
+    return torch.autocast("cpu", enabled=False)
+
+
+@final
+class ModuleHost:
+    """A module captured for one call."""
+
+    kind = "fx"
+
+    def __init__(
+        self, module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], dynamic_shapes: object = None
+    ) -> None:
+        self.module = module
+        self.dynamic_shapes = dynamic_shapes
+        self.inner = ExportedHost(export(module, args, kwargs, dynamic_shapes))
+
+    @property
+    def view(self) -> View:
+        return self.inner.view
+
+    def tensor(self, value: Value) -> torch.Tensor | None:
+        return self.inner.tensor(value)
+
+    def refusal(self, replacement: Replacement) -> str | None:
+        return self.inner.refusal(replacement)
+
+    def can_emit(self, value: Value) -> str | None:
+        return self.inner.can_emit(value)
+
+    def patched(self, replacements: Sequence[Replacement], rewrite: Rewrite | None = None) -> nn.Module:
+        """The module with replacements made, sharing every tensor; the very same module when there are none."""
+        exported = self.inner.patched(replacements)
+        if exported is self.inner.exported:
+            return self.module
+        return rewritten(self.module, [Variant(exported, self.module)], rewrite, self.dynamic_shapes)
+
+
+def rewritten(
+    module: nn.Module, variants: Sequence[Variant], rewrite: Rewrite | None, dynamic_shapes: object = None
+) -> nn.Module:
+    """An instance of the module's class that runs captured variants, and captures more with `rewrite`."""
+    shared = share_module(module)
+    original = type(module)
+    shared.__dict__["_rewritten"] = _Capture(original, list(variants), rewrite, dynamic_shapes)
+    shared.__class__ = _subclass(original)
+    return shared
+
+
+class RewrittenModule(nn.Module):
+    """Mixed into the user's class: `forward` runs the rewritten program."""
+
+    _rewritten: _Capture
+
+    def forward(self, *args: object, **kwargs: object) -> object:
+        return self._rewritten.call(self, args, kwargs)
+
+
+_SUBCLASSES: dict[type[nn.Module], type[nn.Module]] = {}
+
+
+def _subclass(original: type[nn.Module]) -> type[nn.Module]:
+    """The rewritten twin of a module class (one per class)."""
+    if original not in _SUBCLASSES:
+        names = {"__module__": original.__module__, "__doc__": original.__doc__}
+        _SUBCLASSES[original] = type(f"Stabilized{original.__name__}", (RewrittenModule, original), names)
+    return _SUBCLASSES[original]
+
+
+@final
+class _Capture:
+    """The variants of one rewritten module, and how to get more."""
+
+    def __init__(
+        self, original: type[nn.Module], variants: list[Variant], rewrite: Rewrite | None, dynamic_shapes: object
+    ) -> None:
+        self.original = original
+        self.variants = variants
+        self.rewrite = rewrite
+        self.dynamic_shapes = dynamic_shapes
+        self.warned = False
+
+    def call(self, module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
+        for variant in self.variants:
+            if variant.accepts(module, args, kwargs):
+                return variant.run(module, args, kwargs)
+        variant = self.capture(module, args, kwargs)
+        if variant is not None:
+            return variant.run(module, args, kwargs)
+        return self.original.forward(module, *args, **kwargs)
+
+    def capture(self, module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Variant | None:
+        """A new variant for a call that none was made for; None, with one warning, when there cannot be one."""
+        if self.rewrite is None:
+            return self.warn("it was captured for another mode, dtype, device or shape")
+        if len(self.variants) >= VARIANT_LIMIT:
+            return self.warn(f"{VARIANT_LIMIT} variants were captured already")
+        plain = share_module(module)
+        plain.__class__ = self.original
+        plain.__dict__.pop("_rewritten")
+        try:
+            host = ModuleHost(plain, args, kwargs, self.dynamic_shapes)
+            exported = host.inner.patched(self.rewrite(host.inner))
+        except ModelError as error:
+            return self.warn(str(error))
+        self.variants.append(Variant(exported, module))
+        return self.variants[-1]
+
+    def warn(self, reason: str) -> None:
+        if not self.warned:
+            self.warned = True
+            name = self.original.__name__
+            warnings.warn(f"{name} runs as written, not as rewritten, for this call: {reason}", stacklevel=6)

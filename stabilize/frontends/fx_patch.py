@@ -1,0 +1,278 @@
+"""Apply replacements to a host graph, in place: emit, redirect uses, remove what became dead.
+
+The caller passes a copy of the graph. Memory is respected throughout: a value that lives in memory which the
+host writes later is replaced together with that memory, or the replacement is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from torch import fx
+
+from stabilize.errors import ModelError
+from stabilize.frontends.fx_emit import EMIT
+from stabilize.frontends.fx_program import Holding
+from stabilize.frontends.fx_site import HostGraph, Place, symbol_source
+from stabilize.frontends.fx_table import ASSERTIONS
+from stabilize.frontends.fx_types import aten, operator_key
+from stabilize.graph.value import Value
+from stabilize.graph.view import Replacement
+
+_SHAPED = ("reshape", "expand", "constant", "arange")
+
+
+@final
+class Refused(Exception):
+    """A replacement cannot be made in this graph; the message says why."""
+
+
+@final
+@dataclass(frozen=True)
+class Plan:
+    """Where a replacement goes and what to emit there, operands first.
+
+    A step (v, v) emits the primitive of v; a step (v, w) says that v, itself replaced elsewhere, is computed as w.
+    """
+
+    replacement: Replacement
+    position: int
+    steps: tuple[tuple[Value, Value], ...]
+
+
+def apply(host: HostGraph, replacements: Sequence[Replacement]) -> None:
+    """Make every replacement; ModelError when one is refused."""
+    new = {r.old: r.new for r in replacements}
+    live = [r for r in replacements if r.new is not r.old]
+    for replacement in sorted(live, key=lambda r: first_position(host, r)):
+        try:
+            _make(host, plan(host, replacement, new))
+        except Refused as reason:
+            raise ModelError(f"cannot replace {replacement.old}: {reason}") from reason
+    sweep(host, [h.node for r in live for h in host.reading.holdings[r.old]])
+
+
+def refusal(host: HostGraph, replacement: Replacement) -> str | None:
+    """Why a replacement cannot be made in this graph, or None."""
+    if replacement.new is replacement.old:
+        return None
+    try:
+        plan(host, replacement, {replacement.old: replacement.new})
+        for holders in by_memory(host, replacement.old):
+            strategy(host, replacement.old, holders)
+    except (Refused, ModelError) as reason:
+        return str(reason)
+    return None
+
+
+def unavailable(host: HostGraph, value: Value) -> str | None:
+    """Why `value` could not be computed at the end of the graph, or None."""
+    try:
+        _steps(host, value, None, len(host.nodes) - 1, {})
+    except Refused as reason:
+        return str(reason)
+    return None
+
+
+# --- planning -----------------------------------------------------------------------------------------------
+
+
+def first_position(host: HostGraph, replacement: Replacement) -> int:
+    """Position of the first host node that computes `old`."""
+    holdings = host.reading.holdings.get(replacement.old)
+    if not holdings:
+        raise ModelError(f"no node of the graph computes {replacement.old}")
+    return min(h.start for h in holdings)
+
+
+def plan(host: HostGraph, replacement: Replacement, new: Mapping[Value, Value]) -> Plan:
+    """Before the first node that computes `old`, or, when something is not computed by then, before its first use."""
+    if replacement.old.type != replacement.new.type:
+        raise Refused(f"the replacement has type {replacement.new.type}, not {replacement.old.type}")
+    first = first_position(host, replacement)
+    try:
+        return Plan(replacement, first, _steps(host, replacement.new, replacement.old, first, new))
+    except Refused:
+        uses = [host.when(u) for h in host.reading.holdings[replacement.old] for u in host.by_name[h.node].users]
+        later = int(min((u for u in uses if u > first), default=first))
+        if later == first:
+            raise
+        return Plan(replacement, later, _steps(host, replacement.new, replacement.old, later, new))
+
+
+def _steps(
+    host: HostGraph, root: Value, old: Value | None, position: int, new: Mapping[Value, Value]
+) -> tuple[tuple[Value, Value], ...]:
+    """What to emit at `position` for `root`, which replaces `old`: whatever is not known there, operands first."""
+    if position - 1 in host.reading.facts.autocast:
+        raise Refused("operators inserted under autocast would compute in another dtype")
+    steps: dict[Value, Value] = {}
+    opened: set[Value] = set()
+    stack = [root]
+    while stack:
+        value = stack.pop()
+        if value in steps or value in host.reading.fetchable or host.known(value, position) is not None:
+            continue
+        substitute = new.get(value, value) if value is not old else value
+        if value in opened:
+            steps[value] = substitute
+            continue
+        opened.add(value)
+        stack.append(value)
+        if substitute is not value and substitute not in opened:
+            stack.append(substitute)
+            continue
+        _check(host, value, position)
+        # constants are made on demand: most become Python numbers
+        stack.extend(o for o in reversed(value.operands) if o.op != "constant")
+    return tuple(steps.items())
+
+
+def _check(host: HostGraph, value: Value, position: int) -> None:
+    """Refuse a value that cannot be computed at `position`."""
+    if value.op not in EMIT:
+        raise Refused(f"{value} is not available before '{host.nodes[position].name}' and cannot be recomputed")
+    for shape in (v.shape for v in (value, *value.operands) if v.op in _SHAPED):
+        missing = [d for d in shape if isinstance(d, str) and symbol_source(host, d, position) is None]
+        if missing:
+            raise Refused(f"nothing computes the size {', '.join(missing)} before '{host.nodes[position].name}'")
+
+
+# --- one replacement ------------------------------------------------------------------------------------------
+
+
+def _make(host: HostGraph, plan: Plan) -> None:
+    """Emit the new value and let it take the place of the old one."""
+    old, new = plan.replacement.old, plan.replacement.new
+    holdings = host.reading.holdings[old]
+    template = host.nodes[min(h.start for h in holdings)]
+    strategies = [(holders, strategy(host, old, holders)) for holders in by_memory(host, old)]
+    place = Place(host, plan.position, template)
+    before = set(host.created)
+    place.emit(plan.steps)
+    result = place.node(new)
+    if _needs_own_memory(host, result, [host.by_name[h.node] for h in holdings]):
+        result = place.new(aten("clone.default"), (result,), {})
+    own = set(host.created) - before
+    for holders, how in strategies:
+        if how == "redirect":
+            _redirect(host, holders, result, own)
+        elif how == "own memory":
+            _redirect(host, holders, place.new(aten("clone.default"), (result,), {}), own)
+        else:
+            _write_back(host, holders, result)
+    host.replaced[old, host.grad_off(plan.position)] = result
+
+
+def by_memory(host: HostGraph, value: Value) -> list[list[Holding]]:
+    """The holdings of a value, those that may share memory together."""
+    groups: dict[frozenset[int], list[Holding]] = {}
+    for holding in host.reading.holdings[value]:
+        groups.setdefault(host.reading.facts.groups.get(holding.node, frozenset()), []).append(holding)
+    return list(groups.values())
+
+
+def strategy(host: HostGraph, value: Value, holders: list[Holding]) -> str:
+    """How to replace a value held in one memory group.
+
+    "redirect": nobody writes that memory any more, so uses can go to the new node.
+    "own memory": the host writes it later; all of its life after this point moves to a clone of the new node.
+    "write back": others see this memory; the node that wrote the old value copies the new one in instead.
+    """
+    facts = host.reading.facts
+    start = min(h.start for h in holders)
+    memory = facts.groups.get(holders[0].node, frozenset[int]())
+    writers = [host.by_name[n] for n, groups in facts.writes.items() if n in host.by_name and groups & memory]
+    if all(host.position[w] < start for w in writers):
+        return "redirect"
+    names = {h.node for h in holders}
+    others = [
+        host.by_name[name]
+        for name, groups in facts.groups.items()
+        if groups & memory and name not in names and name in host.by_name
+    ]
+    seen = any(host.position[o] <= start and any(host.when(u) > start for u in o.users) for o in others)
+    if not seen and not memory & facts.external:
+        return "own memory" if any(host.position[w] > start for w in writers) else "redirect"
+    writer = host.nodes[start]
+    if writer in writers and operator_key(writer.target) is not None and writer.name in names:
+        return "write back"
+    raise Refused(f"'{host.nodes[start].name}' lies in memory that is written later and seen elsewhere")
+
+
+def _needs_own_memory(host: HostGraph, result: fx.Node, holders: list[fx.Node]) -> bool:
+    """Whether handing out `result` itself would let two names share memory that they did not share before."""
+    if result not in host.position:
+        return False
+    returned = any(user.op == "output" for holder in holders for user in holder.users)
+    return host.written(result) or (returned and host.external(result))
+
+
+def _redirect(host: HostGraph, holders: list[Holding], result: fx.Node, own: set[fx.Node]) -> None:
+    """Let the users of the old value, from the moment that it is held, use `result`."""
+    for holding in holders:
+        node = host.by_name[holding.node]
+        for user in list(node.users):
+            if user not in own and user is not result and host.when(user) > holding.start:
+                user.replace_input_with(node, result)
+
+
+def _write_back(host: HostGraph, holders: list[Holding], result: fx.Node) -> None:
+    """Turn the in-place operator that wrote the old value into a copy of the new one."""
+    writer = host.nodes[min(h.start for h in holders)]
+    target = writer.args[0]
+    writer.target = aten("copy_.default")
+    writer.args = (target, result)
+    writer.kwargs = {}
+
+
+# --- what became dead -----------------------------------------------------------------------------------------
+
+
+def sweep(host: HostGraph, seeds: Iterable[str]) -> None:
+    """Remove nodes that only the replaced computation needed: pure, unused, and writing to nothing that is read."""
+    queue = [host.by_name[name] for name in seeds]
+    erased: set[fx.Node] = set()
+    while queue:
+        node = queue.pop()
+        if node in erased or not _removable(host, node, erased):
+            continue
+        for user in list(node.users):  # assertions about a value that is gone
+            host.graph.erase_node(user)
+            erased.add(user)
+        inputs = list(node.all_input_nodes)
+        host.graph.erase_node(node)
+        erased.add(node)
+        queue.extend(inputs)
+        queue.extend(n for n in _writers_to(host, node) if n not in erased)
+
+
+def _removable(host: HostGraph, node: fx.Node, erased: set[fx.Node]) -> bool:
+    facts = host.reading.facts
+    if node.op in ("placeholder", "output") or node not in host.position or node.name in facts.effects:
+        return False
+    if any(not _is_assertion(user) for user in node.users):
+        return False
+    written = facts.writes.get(node.name, frozenset[int]())
+    if written & facts.external:
+        return False
+    return not any(
+        host.when(user) > host.position[node]
+        for name, groups in facts.groups.items()
+        if groups & written and name in host.by_name and host.by_name[name] not in erased
+        for user in host.by_name[name].users
+        if user is not node and not _is_assertion(user)
+    )
+
+
+def _writers_to(host: HostGraph, node: fx.Node) -> list[fx.Node]:
+    """The nodes that write to the memory of a node."""
+    facts = host.reading.facts
+    memory = facts.groups.get(node.name, frozenset[int]())
+    return [host.by_name[n] for n, groups in facts.writes.items() if n in host.by_name and groups & memory]
+
+
+def _is_assertion(node: fx.Node) -> bool:
+    return operator_key(node.target) in ASSERTIONS

@@ -1,0 +1,204 @@
+"""Places in a host graph: find what the host already computes there, and add calls."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import cast, final
+
+import torch
+from torch import fx
+from torch._ops import OpOverload
+from torch.utils import _pytree as pytree
+
+from stabilize.errors import ModelError
+from stabilize.frontends.fx_emit import ALIASING, EMIT
+from stabilize.frontends.fx_program import Reading
+from stabilize.frontends.fx_types import Fake, aten, dim_of, fake_of, tensor_type
+from stabilize.graph.value import Dim, Value
+
+_KEPT_META = ("stack_trace", "nn_module_stack", "custom")
+
+
+@final
+class HostGraph:
+    """A host graph that is being patched: nodes by name, original positions, fakes, results of emission.
+
+    fakes: what each host node computes, on fake tensors. mode: runs an operator on them.
+    """
+
+    def __init__(
+        self,
+        graph: fx.Graph,
+        reading: Reading,
+        fakes: Mapping[str, Fake],
+        mode: Callable[[], AbstractContextManager[object]],
+    ) -> None:
+        self.graph = graph
+        self.reading = reading
+        self.mode = mode
+        self.nodes = list(graph.nodes)
+        self.by_name = {n.name: n for n in self.nodes}
+        self.position = {n: i for i, n in enumerate(self.nodes)}
+        self.fakes: dict[fx.Node, Fake] = {self.by_name[name]: fake for name, fake in fakes.items()}
+        self.created: dict[fx.Node, int] = {}
+        self.replaced: dict[tuple[Value, bool], fx.Node] = {}
+        self.emitted: dict[tuple[Value, bool], fx.Node] = {}
+        self.shared: dict[tuple[object, ...], fx.Node] = {}
+
+    def grad_off(self, position: int) -> bool:
+        """Whether gradients are off just before the host node at `position`."""
+        return position - 1 in self.reading.facts.grad_off
+
+    def when(self, node: fx.Node) -> float:
+        """Where a node runs: its position, or just before the position that it was inserted at."""
+        return self.position[node] if node in self.position else self.created[node] - 0.5
+
+    def holder(self, value: Value, position: int) -> fx.Node | None:
+        """A host node that holds `value` when the node at `position` is about to run."""
+        for holding in self.reading.holdings.get(value, ()):
+            if holding.start < position and (holding.stop is None or holding.stop >= position):
+                return self.by_name[holding.node]
+        return None
+
+    def known(self, value: Value, position: int) -> fx.Node | None:
+        """A node that has `value` at `position`: a replacement, a host node, or an emitted one."""
+        key = (value, self.grad_off(position))
+        for table in (self.replaced, self.emitted):
+            node = table.get(key)
+            if node is not None and self.when(node) < position:
+                return node
+        return self.holder(value, position)
+
+    def written(self, node: fx.Node) -> bool:
+        """Whether the memory of a host node is written anywhere in the graph."""
+        facts = self.reading.facts
+        groups = facts.groups.get(node.name, frozenset[int]()) if node in self.position else frozenset[int]()
+        return any(groups & written for written in facts.writes.values())
+
+    def external(self, node: fx.Node) -> bool:
+        """Whether a host node may be, or be a view of, an input or a parameter."""
+        facts = self.reading.facts
+        return node in self.position and bool(facts.groups.get(node.name, frozenset[int]()) & facts.external)
+
+
+@final
+class Place:
+    """A `Site` just before the host node at `position`; new nodes take their metadata from `template`."""
+
+    def __init__(self, host: HostGraph, position: int, template: fx.Node) -> None:
+        self.host = host
+        self.position = position
+        self.template = template
+        self.anchor = host.nodes[position]
+
+    # --- the interface of emission rules ---------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        fake = self.host.fakes.get(self.template)
+        return fake.device if isinstance(fake, torch.Tensor) else torch.device("cpu")
+
+    def node(self, value: Value) -> fx.Node:
+        node = self.host.known(value, self.position)
+        if node is None and value in self.host.reading.fetchable:
+            node = self.fetch(value)
+        if node is None and value.op == "constant":
+            node = EMIT["constant"](self, value)
+        if node is None:
+            raise ModelError(f"{value} is not computed before '{self.anchor.name}'")
+        return node
+
+    def fetch(self, value: Value) -> fx.Node:
+        """A parameter, buffer or constant of the module, read from it."""
+        host = self.host
+        with host.graph.inserting_before(self.anchor):
+            node = host.graph.get_attr(cast(str, value.attr("name")))
+        node.meta["val"] = host.fakes[node] = host.reading.fetchable[value]
+        host.created[node] = self.position
+        host.emitted[value, host.grad_off(self.position)] = node
+        return node
+
+    def call(self, key: str, *args: object, **kwargs: object) -> fx.Node:
+        return self.add(aten(key), args, kwargs)
+
+    def item(self, node: fx.Node, index: int) -> fx.Node:
+        return self.add(operator.getitem, (node, index), {})
+
+    def size(self, dim: Dim) -> object:
+        if isinstance(dim, int):
+            return dim
+        found = symbol_source(self.host, dim, self.position)
+        if found is None:
+            raise ModelError(f"nothing computes the size {dim} before '{self.anchor.name}'")
+        node, axis = found
+        return node if axis is None else self.call("sym_size.int", node, axis)
+
+    # --- building ---------------------------------------------------------------------------------------------
+
+    def add(self, target: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> fx.Node:
+        """Add a call, or find the equal one that was added before."""
+        key = (target, self.host.grad_off(self.position), repr(args), repr(sorted(kwargs.items())))
+        found = self.host.shared.get(key)
+        if found is None:
+            found = self.host.shared[key] = self.new(target, args, kwargs)
+        return found
+
+    def new(self, target: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> fx.Node:
+        host = self.host
+
+        def fake(argument: object) -> object:
+            return host.fakes[argument] if isinstance(argument, fx.Node) else argument
+
+        with host.mode(), torch.no_grad():
+            result = target(*pytree.tree_map(fake, args), **pytree.tree_map(fake, kwargs))
+        name = target._schema.name.removeprefix("aten::") if isinstance(target, OpOverload) else None
+        with host.graph.inserting_before(self.anchor):
+            node = host.graph.create_node(
+                "call_function",
+                target,
+                cast("tuple[fx.node.Argument, ...]", args),
+                cast("dict[str, fx.node.Argument]", kwargs),
+                name,
+            )
+        for name in _KEPT_META:
+            if name in self.template.meta:
+                node.meta[name] = self.template.meta[name]
+        node.meta["val"] = result
+        if "example_value" in self.template.meta:
+            node.meta["example_value"] = result
+        host.fakes[node] = result
+        host.created[node] = self.position
+        return node
+
+    def emit(self, steps: Iterable[tuple[Value, Value]]) -> None:
+        """Add the calls of values whose operands are known, in order; a step (v, w) takes w for v."""
+        host = self.host
+        off = host.grad_off(self.position)
+        for value, source in steps:
+            if source is not value:
+                host.emitted[value, off] = self.node(source)
+                continue
+            node = EMIT[value.op](self, value)
+            if value.op in ALIASING and any(host.written(n) for n in (node, *node.all_input_nodes)):
+                # a view of memory that the host writes later would change under its users
+                node = self.new(aten("clone.default"), (node,), {})
+            made = host.fakes[node]
+            if not isinstance(made, torch.Tensor) or tensor_type(made) != value.type:
+                raise ModelError(f"{value.op} was emitted as {made} where {value.type} was expected")
+            host.emitted[value, off] = node
+
+
+def symbol_source(host: HostGraph, dim: str, position: int) -> tuple[fx.Node, int | None] | None:
+    """A node that is the symbolic number `dim`, or a tensor and the axis that has this size."""
+    tensors: tuple[fx.Node, int] | None = None
+    for node in host.nodes[:position]:
+        fake = host.fakes.get(node, fake_of(node))
+        if isinstance(fake, torch.SymInt) and dim_of(fake) == dim:
+            return node, None
+        if tensors is None and isinstance(fake, torch.Tensor):
+            shape = [dim_of(s) for s in fake.shape]
+            if dim in shape:
+                tensors = node, shape.index(dim)
+    return tensors

@@ -1,0 +1,131 @@
+"""One captured variant of a module: an exported program that runs on the module's current tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, cast, final
+
+import sympy
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.utils import _pytree as pytree
+
+from stabilize.errors import ModelError
+from stabilize.frontends.fx_trace import attribute
+from stabilize.frontends.fx_types import fake_of
+
+_STATE = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR, InputKind.CUSTOM_OBJ)
+
+
+def modes(module: nn.Module) -> tuple[bool, ...]:
+    """The train/eval switches of a module and all its submodules."""
+    return tuple(m.training for m in module.modules())
+
+
+@final
+class Variant:
+    """A program for one mode, one set of dtypes and devices, and one range of shapes.
+
+    The program is stateless: parameters and buffers are looked up in the module at every call, by name.
+    """
+
+    def __init__(self, exported: ExportedProgram, module: nn.Module) -> None:
+        self._exported = exported
+        self._graph = exported.graph_module
+        self._modes = modes(module)
+        self._in_spec = cast(pytree.TreeSpec, exported.call_spec.in_spec)
+        self._out_spec = cast(pytree.TreeSpec, exported.call_spec.out_spec)
+        placeholders = {n.name: fake_of(n) for n in self._graph.graph.nodes if n.op == "placeholder"}
+        specs = exported.graph_signature.input_specs
+        if any(o.kind is not OutputKind.USER_OUTPUT for o in exported.graph_signature.output_specs):
+            raise ModelError("the exported program returns mutations; export it without decompositions")
+        self._lookups = [self._lookup(s.kind, s.target, s.persistent) for s in specs]
+        self._state = [
+            (s.target, placeholders[s.arg.name]) for s in specs if s.kind in (InputKind.PARAMETER, InputKind.BUFFER)
+        ]
+        self._user = [
+            s.arg.value if isinstance(s.arg, ConstantArgument) else placeholders[s.arg.name]
+            for s in specs
+            if s.kind is InputKind.USER_INPUT
+        ]
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return self  # holds no tensors of the module
+
+    @property
+    def exported(self) -> ExportedProgram:
+        """The rewritten program itself."""
+        return self._exported
+
+    def _lookup(
+        self, kind: InputKind, target: str | None, persistent: bool | None
+    ) -> Callable[[nn.Module], object] | None:
+        """How to find an input that is not the user's: in the module, or among the program's constants."""
+        if kind not in _STATE or target is None:
+            return None
+        if kind in (InputKind.PARAMETER, InputKind.BUFFER):
+            return lambda module: attribute(module, target)
+        constant = self._exported.constants[target]
+        return lambda module: constant
+
+    # --- matching -------------------------------------------------------------------------------------------
+
+    def leaves(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> list[object] | None:
+        """The user's inputs in the program's order; None when their structure differs."""
+        names = cast("Sequence[str]", self._in_spec.child(1).context)
+        if set(kwargs) != set(names):
+            return None
+        leaves, spec = pytree.tree_flatten((args, {name: kwargs[name] for name in names}))
+        return leaves if spec == self._in_spec else None
+
+    def accepts(self, module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bool:
+        """Whether this variant was captured for a call like this one."""
+        if modes(module) != self._modes:
+            return False
+        leaves = self.leaves(args, kwargs)
+        if leaves is None or len(leaves) != len(self._user):
+            return False
+        symbols: dict[sympy.Symbol, int] = {}
+        pairs = [(attribute(module, str(target)), fake) for target, fake in self._state]
+        pairs.extend(zip(leaves, self._user, strict=True))
+        return all(_alike(value, fake, symbols) for value, fake in pairs) and self._in_range(symbols)
+
+    def _in_range(self, symbols: Mapping[sympy.Symbol, int]) -> bool:
+        constraints = cast("Mapping[sympy.Symbol, Any]", self._exported.range_constraints)
+        return all(
+            s not in constraints or constraints[s].lower <= n <= constraints[s].upper for s, n in symbols.items()
+        )
+
+    # --- running --------------------------------------------------------------------------------------------
+
+    def run(self, module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
+        user = iter(self.leaves(args, kwargs) or ())
+        flat = [next(user) if lookup is None else lookup(module) for lookup in self._lookups]
+        outputs = cast("tuple[object, ...]", self._graph(*flat))
+        return pytree.tree_unflatten(list(outputs), self._out_spec)
+
+
+def _alike(value: object, fake: object, symbols: dict[sympy.Symbol, int]) -> bool:
+    """Whether an actual input is of the type and shape that was captured; binds symbolic sizes."""
+    if isinstance(fake, torch.Tensor):
+        if not isinstance(value, torch.Tensor) or value.dtype != fake.dtype or value.device != fake.device:
+            return False
+        return len(value.shape) == len(fake.shape) and all(
+            _size_fits(a, b, symbols) for a, b in zip(value.shape, fake.shape, strict=True)
+        )
+    if isinstance(fake, torch.SymInt):
+        return isinstance(value, int) and _size_fits(value, fake, symbols)
+    return type(value) is type(fake) and value == fake
+
+
+def _size_fits(size: int, expected: int | torch.SymInt, symbols: dict[sympy.Symbol, int]) -> bool:
+    if not isinstance(expected, torch.SymInt):
+        return size == expected
+    expression = cast(sympy.Expr, expected.node.expr)
+    if isinstance(expression, sympy.Symbol):
+        return symbols.setdefault(expression, size) == size
+    # a size derived from others: they come first in the signature, or the size decides nothing
+    known = expression.subs(symbols)
+    return bool(known == size) if known.is_number else True
