@@ -139,7 +139,7 @@ def load(path: str | os.PathLike[str]) -> object:
     """
     suffix = os.path.splitext(os.fspath(path))[1].lower()
     if suffix == ".onnx":
-        from stabilize.frontends.onnx import load as load_onnx
+        from stabilize.frontends.onnx_files import load as load_onnx
 
         return load_onnx(path)
     if suffix == ".pt2":

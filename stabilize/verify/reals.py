@@ -185,14 +185,25 @@ class Reals:
     def log(self, x: Scalar) -> Scalar:
         if not isinstance(x, arb):
             return x if x > 0 else math.nan
-        sign = self.sign(x)
-        return x.log() if sign > 0 else -math.inf if sign == 0 else math.nan
+        return x.log() if self._positive(x) else self._edge_of_log(x)
 
     def log1p(self, x: Scalar) -> Scalar:
         if not isinstance(x, arb):
             return x if x > 0 else math.nan
-        sign = self.sign(1 + x)
-        return x.log1p() if sign > 0 else -math.inf if sign == 0 else math.nan
+        return x.log1p() if self._positive(1 + x) else self._edge_of_log(1 + x)
+
+    def _positive(self, x: arb) -> bool:
+        return bool(x > 0)
+
+    def _edge_of_log(self, x: arb) -> Scalar:
+        """The log of a number not known to be positive: snapping to 0 here would make −inf of log(1 − σ(1e4))."""
+        if x < 0:
+            return math.nan
+        if x.is_zero():
+            return -math.inf
+        if self.snap:
+            return UNKNOWN
+        raise UndecidedError
 
     def sqrt(self, x: Scalar) -> Scalar:
         if not isinstance(x, arb):
