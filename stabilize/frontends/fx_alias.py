@@ -11,27 +11,38 @@ from typing import cast, final
 import torch
 from torch import fx
 from torch._C import DispatchKey
-from torch._ops import HigherOrderOperator, OpOverload
+from torch._ops import HigherOrderOperator
 
 from stabilize.frontends.fx_table import ASSERTIONS, FRESH, MAYBE_VIEWS, READ
-from stabilize.frontends.fx_types import Fake, fake_of, input_nodes, operator_key
+from stabilize.frontends.fx_types import (
+    Fake,
+    Operator,
+    argument_of,
+    attribute_path,
+    fake_of,
+    input_nodes,
+    operator_key,
+    operator_of,
+    parameters_of,
+    target_of,
+)
 
 
 def written_arguments(node: fx.Node) -> list[fx.Node]:
     """The tensor arguments that `node` may write to."""
-    target = node.target
+    target = target_of(node)
     if isinstance(target, HigherOrderOperator):
         return [a for a in input_nodes(node.args) if _is_tensor(a)] if _body_writes(node) else []
-    if not isinstance(target, OpOverload):
+    operator = operator_of(target)
+    if operator is None:
         return []
     if operator_key(target) in ("batch_norm.default", "instance_norm.default"):
         # the schema does not say that the running statistics are updated
         return [a for a in node.args[3:5] if isinstance(a, fx.Node)] if node.args[5] else []
     written: list[fx.Node] = []
-    for position, argument in enumerate(target._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = node.args[position] if position < len(node.args) else node.kwargs.get(argument.name)
-            written.extend(input_nodes(value))
+    for position, parameter in enumerate(parameters_of(operator)):
+        if parameter.written:
+            written.extend(input_nodes(argument_of(node, position, parameter.name)))
     return written
 
 
@@ -41,7 +52,7 @@ def _body_writes(node: fx.Node) -> bool:
     for argument in input_nodes(node.args):
         if argument.op != "get_attr":
             continue
-        body = getattr(owner, str(argument.target), None)
+        body = getattr(owner, attribute_path(argument), None)
         if isinstance(body, fx.GraphModule) and any(written_arguments(n) for n in body.graph.nodes):
             return True
     return owner is None
@@ -67,36 +78,36 @@ def _tensors(fake: Fake) -> Iterable[torch.Tensor]:
 
 def aliased_arguments(node: fx.Node) -> list[fx.Node]:
     """The tensor arguments whose memory the result of `node` may be, or be a view of."""
-    target = node.target
+    target = target_of(node)
     if node.op != "call_function":
         return []
-    if not isinstance(target, OpOverload):
+    operator = operator_of(target)
+    if operator is None:
         return list(input_nodes(node.args))
     key = operator_key(target)
     if key in ASSERTIONS:
         return []
     if key is not None and key in READ and key not in MAYBE_VIEWS:
-        return _annotated(node, target)
-    if key in MAYBE_VIEWS or _may_hide_a_view(target):
+        return _annotated(node, operator)
+    if key in MAYBE_VIEWS or _may_hide_a_view(operator):
         return list(input_nodes((node.args, node.kwargs)))
-    return _annotated(node, target)
+    return _annotated(node, operator)
 
 
-def _annotated(node: fx.Node, target: OpOverload) -> list[fx.Node]:
+def _annotated(node: fx.Node, operator: Operator) -> list[fx.Node]:
     """Arguments that the schema marks as aliased by a result."""
     result: list[fx.Node] = []
-    for position, argument in enumerate(target._schema.arguments):
-        if argument.alias_info is not None:
-            value = node.args[position] if position < len(node.args) else node.kwargs.get(argument.name)
-            result.extend(input_nodes(value))
+    for position, parameter in enumerate(parameters_of(operator)):
+        if parameter.aliased:
+            result.extend(input_nodes(argument_of(node, position, parameter.name)))
     return result
 
 
-def _may_hide_a_view(target: OpOverload) -> bool:
+def _may_hide_a_view(operator: Operator) -> bool:
     """Composite operators are Python or C++ programs: what they return can be a view that no schema announces."""
-    if str(target.overloadpacket).removeprefix("aten.").startswith(FRESH):
+    if str(operator).removeprefix("aten.").startswith(FRESH):
         return False
-    return target.has_kernel_for_dispatch_key(DispatchKey.CompositeImplicitAutograd)
+    return operator.has_kernel_for_dispatch_key(DispatchKey.CompositeImplicitAutograd)
 
 
 @final
@@ -146,7 +157,7 @@ class Memory:
 
     def origin(self, node: fx.Node) -> fx.Node:
         """The node that an in-place operator was applied to, through chains of them: the same tensor object."""
-        while node in self.writes and isinstance(node.target, OpOverload) and node.args:
+        while node in self.writes and operator_of(target_of(node)) is not None and node.args:
             first = node.args[0]
             if not isinstance(first, fx.Node) or first not in self.writes[node]:
                 break

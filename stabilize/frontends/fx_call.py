@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias, cast, final
+from typing import Any, TypeAlias, cast, final
 
 import torch
 from torch import fx
-from torch._ops import OpOverload
 
 from stabilize.formats import is_float
-from stabilize.frontends.fx_types import dim_of, dtype_name, fake_of, is_number, tensor_type
+from stabilize.frontends.fx_types import (
+    Operator,
+    argument_of,
+    dim_of,
+    dtype_name,
+    fake_of,
+    is_number,
+    parameters_of,
+    tensor_type,
+)
 from stabilize.graph.build import Builder
 from stabilize.graph.value import Dim, TensorType, Value
 
@@ -33,18 +41,14 @@ class Call:
     result as PyTorch itself infers it, which also settles type promotion.
     """
 
-    def __init__(self, builder: Builder, node: fx.Node, target: OpOverload, values: Callable[[fx.Node], Read]) -> None:
+    def __init__(self, builder: Builder, node: fx.Node, target: Operator, values: Callable[[fx.Node], Read]) -> None:
         self.b = builder
         self.node = node
         self._values = values
         self._bound: dict[str, object] = {}
-        for position, argument in enumerate(target._schema.arguments):
-            if position < len(node.args):
-                self._bound[argument.name] = node.args[position]
-            elif argument.name in node.kwargs:
-                self._bound[argument.name] = node.kwargs[argument.name]
-            else:
-                self._bound[argument.name] = argument.default_value if argument.has_default_value() else None
+        for position, parameter in enumerate(parameters_of(target)):
+            given = position < len(node.args) or parameter.name in node.kwargs
+            self._bound[parameter.name] = argument_of(node, position, parameter.name) if given else parameter.default
         self.names = list(self._bound)
 
     # --- results ------------------------------------------------------------------------------------------
@@ -168,10 +172,10 @@ class Call:
 
     def common_dtype(self) -> str:
         """The dtype in which the first two arguments meet: a comparison's result does not tell it."""
-        sides = [fake_of(a) if isinstance(a, fx.Node) else a for a in (self.raw(0), self.raw(1))]
+        sides: list[Any] = [fake_of(a) if isinstance(a, fx.Node) else a for a in (self.raw(0), self.raw(1))]
         if not all(isinstance(s, (torch.Tensor, bool, int, float)) for s in sides):
             raise Unreadable("operands of unknown type")
-        return dtype_name(torch.result_type(sides[0], sides[1]))  # pyright: ignore[reportUnknownMemberType, reportCallIssue, reportArgumentType]
+        return dtype_name(torch.result_type(*sides))
 
     def static(self, key: str | int, axis: int) -> int:
         """The size of a tensor argument along an axis, which must not be symbolic."""

@@ -12,7 +12,7 @@ from typing import final
 import torch
 from torch import fx
 from torch._guards import detect_fake_mode
-from torch._ops import HigherOrderOperator, OpOverload
+from torch._ops import HigherOrderOperator
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
 from torch.export.exported_program import ModuleCallEntry
@@ -34,7 +34,16 @@ from stabilize.frontends.fx_read import read
 from stabilize.frontends.fx_share import share_graph_module
 from stabilize.frontends.fx_site import HostGraph
 from stabilize.frontends.fx_trace import CONSTANT, attribute, trace
-from stabilize.frontends.fx_types import Fake, fake_of, is_number
+from stabilize.frontends.fx_types import (
+    Fake,
+    attribute_path,
+    fake_of,
+    has_results,
+    is_number,
+    operator_of,
+    range_constraints_of,
+    target_of,
+)
 from stabilize.graph.value import Value
 from stabilize.graph.view import Replacement, View
 
@@ -107,7 +116,7 @@ class ExportedHost(FxHost):
             graph=module.graph,
             graph_signature=_signature(exported.graph_signature, renamed),
             state_dict=exported.state_dict,
-            range_constraints=copy.copy(exported.range_constraints),
+            range_constraints=range_constraints_of(exported),
             module_call_graph=_call_graph(exported.module_call_graph, renamed),
             example_inputs=exported.example_inputs,
             constants=exported.constants,
@@ -194,17 +203,22 @@ def _is_typed_aten(module: fx.GraphModule) -> bool:
         if node.op in ("call_module", "call_method"):
             return False
         if node.op == "call_function":
-            plumbing = is_number(fake_of(node)) or getattr(node.target, "__name__", "") == "getitem"
-            if not isinstance(node.target, (OpOverload, HigherOrderOperator)) and not plumbing:
+            target = target_of(node)
+            called = operator_of(target)
+            plumbing = is_number(fake_of(node)) or target is operator.getitem or isinstance(target, HigherOrderOperator)
+            if called is None and not plumbing:
                 return False
-            if "val" not in node.meta and isinstance(node.target, OpOverload) and node.target._schema.returns:
+            if "val" not in node.meta and called is not None and has_results(called):
                 return False
         if node.op == "placeholder" and "val" not in node.meta:
             return False
-        if node.op == "get_attr" and "val" not in node.meta:
-            if isinstance(attribute(module, str(node.target)), torch.Tensor):
-                return False
+        if node.op == "get_attr" and "val" not in node.meta and _holds_tensor(module, node):
+            return False
     return True
+
+
+def _holds_tensor(module: fx.GraphModule, node: fx.Node) -> bool:
+    return isinstance(attribute(module, attribute_path(node)), torch.Tensor)
 
 
 def _attribute_leaves(module: fx.GraphModule) -> dict[fx.Node, Leaf]:
@@ -213,7 +227,7 @@ def _attribute_leaves(module: fx.GraphModule) -> dict[fx.Node, Leaf]:
         if node.op == "placeholder":
             leaves[node] = Leaf(node.name)
         elif node.op == "get_attr":
-            path = str(node.target)
+            path = attribute_path(node)
             data = attribute(module, path)
             if isinstance(data, torch.Tensor):
                 leaves[node] = Leaf(path, data, True, bool(CONSTANT.search(path)), attribute=True)
@@ -233,4 +247,4 @@ def _insist_on_sizes(graph: fx.Graph, fixed: Sequence[tuple[str, int, int]]) -> 
             with graph.inserting_after(actual):
                 agree = graph.call_function(operator.eq, (actual, size))
             with graph.inserting_after(agree):
-                graph.call_function(torch._assert, (agree, message))
+                graph.call_function(torch._assert, (agree, message))  # pyright: ignore[reportPrivateUsage, reportUnknownArgumentType, reportUnknownMemberType]

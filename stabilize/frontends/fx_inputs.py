@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.graph import _PyTreeCodeGen  # pyright: ignore[reportPrivateUsage]
 from torch.utils import _pytree as pytree
 
 from stabilize.errors import ModelError
@@ -34,7 +35,7 @@ def placeholder_inputs(module: fx.GraphModule, example_inputs: object) -> list[o
     if example_inputs is None:
         return _recorded(placeholders)
     args, kwargs = split_inputs(example_inputs)
-    if isinstance(module.graph._codegen, fx.graph._PyTreeCodeGen):
+    if isinstance(module.graph._codegen, _PyTreeCodeGen):  # pyright: ignore[reportPrivateUsage]
         leaves = pytree.tree_leaves((args, kwargs))
         if len(leaves) != len(placeholders):
             raise ModelError(f"example_inputs hold {len(leaves)} values, the graph takes {len(placeholders)}")

@@ -133,17 +133,19 @@ class _Capture:
         for variant in self.variants:
             if variant.accepts(module, args, kwargs):
                 return variant.run(module, args, kwargs)
-        variant = self.capture(module, args, kwargs)
-        if variant is not None:
-            return variant.run(module, args, kwargs)
+        made = self.capture(module, args, kwargs)
+        if made is not None:
+            return made.run(module, args, kwargs)
         return self.original.forward(module, *args, **kwargs)
 
     def capture(self, module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Variant | None:
         """A new variant for a call that none was made for; None, with one warning, when there cannot be one."""
         if self.rewrite is None:
-            return self.warn("it was captured for another mode, dtype, device or shape")
+            self.warn("it was captured for another mode, dtype, device or shape")
+            return None
         if len(self.variants) >= VARIANT_LIMIT:
-            return self.warn(f"{VARIANT_LIMIT} variants were captured already")
+            self.warn(f"{VARIANT_LIMIT} variants were captured already")
+            return None
         plain = share_module(module)
         plain.__class__ = self.original
         plain.__dict__.pop("_rewritten")
@@ -151,7 +153,8 @@ class _Capture:
             host = ModuleHost(plain, args, kwargs, self.dynamic_shapes)
             exported = host.inner.patched(self.rewrite(host.inner))
         except ModelError as error:
-            return self.warn(str(error))
+            self.warn(str(error))
+            return None
         self.variants.append(Variant(exported, module))
         return self.variants[-1]
 

@@ -13,7 +13,6 @@ from typing import cast, final
 
 import torch
 from torch import fx
-from torch._ops import OpOverload
 
 from stabilize.errors import ShapeError
 from stabilize.formats import is_float
@@ -21,7 +20,20 @@ from stabilize.frontends.fx_alias import Memory
 from stabilize.frontends.fx_call import Call, Read, Unreadable
 from stabilize.frontends.fx_program import Facts, Holding, Leaf, Program, Reading
 from stabilize.frontends.fx_table import ASSERTIONS, READ, VIEWS, functional_key
-from stabilize.frontends.fx_types import Fake, fake_of, input_nodes, is_number, operator_key, source_of, tensor_type
+from stabilize.frontends.fx_types import (
+    Fake,
+    dim_of,
+    fake_of,
+    input_nodes,
+    is_number,
+    operator_key,
+    operator_of,
+    parameters_of,
+    parts_of,
+    source_of,
+    target_of,
+    tensor_type,
+)
 from stabilize.graph.build import Builder
 from stabilize.graph.value import TensorType, Value
 from stabilize.graph.view import Source, View
@@ -85,7 +97,7 @@ class _Reader:
 
     def switch(self, node: fx.Node) -> bool:
         """Follow the calls that switch gradients and autocast on and off."""
-        match getattr(node.target, "__name__", ""):
+        match getattr(target_of(node), "__name__", ""):
             case "_set_grad_enabled":
                 self.grad = bool(node.args[0])
             case "_enter_autocast":
@@ -169,7 +181,7 @@ class _Reader:
         if read is None:
             return self.opaque(node)
         if isinstance(read, tuple):
-            parts = list(fake)
+            parts = parts_of(fake)
             return tuple(
                 self.opaque_of(node, part, i) if v is None else self.graded(v)
                 for i, (v, part) in enumerate(zip(read, parts, strict=True))
@@ -185,11 +197,12 @@ class _Reader:
     def by_table(self, node: fx.Node, key: str | None) -> Value | tuple[Value | None, ...] | None:
         """The translation, if there is a row and the result has the recorded types."""
         row = READ.get(key) if key is not None else None
-        if row is None or not isinstance(node.target, OpOverload):
+        target = operator_of(target_of(node))
+        if row is None or target is None:
             return None
         if any(v.dtype == "other" for v in self.operands(node)):
             return None
-        call = Call(self.b, node, node.target, self.values.get)
+        call = Call(self.b, node, target, self.values.get)
         try:
             read = row(call)
         except (Unreadable, ShapeError):
@@ -206,7 +219,7 @@ class _Reader:
         """The result of a call that the vocabulary cannot express."""
         fake = fake_of(node)
         if isinstance(fake, (list, tuple)):
-            parts = list(fake)
+            parts = parts_of(fake)
             return tuple(self.opaque_of(node, part, i, unique) for i, part in enumerate(parts))
         return self.opaque_of(node, fake, 0, unique)
 
@@ -275,7 +288,7 @@ class _Reader:
         name = f"stale after {writer.name} {self.identity(node)}"
         fake = fake_of(node)
         if isinstance(fake, (list, tuple)):
-            return tuple(self.unknown(name, operands, part, i) for i, part in enumerate(list(fake)))
+            return tuple(self.unknown(name, operands, part, i) for i, part in enumerate(parts_of(fake)))
         return self.unknown(name, operands, fake)
 
     # --- the result ---------------------------------------------------------------------------------------
@@ -338,10 +351,10 @@ class _Reader:
 
 def unrepeatable(node: fx.Node) -> bool:
     """Whether two such calls on equal operands may differ, or do more than return a result."""
-    target = node.target
-    if not isinstance(target, OpOverload):
-        return target is not operator.getitem
-    if torch.Tag.nondeterministic_seeded in target.tags or target._schema.is_mutable:
+    target = operator_of(target_of(node))
+    if target is None:
+        return node.target is not operator.getitem
+    if torch.Tag.nondeterministic_seeded in target.tags or any(p.written for p in parameters_of(target)):
         return True
     key = operator_key(target)
     return key is None or key.startswith(_UNINITIALISED)
@@ -359,7 +372,7 @@ def spelling(node: fx.Node) -> str:
     def text(argument: object) -> str:
         if isinstance(argument, fx.Node):
             fake = fake_of(argument)
-            return str(fake.node.expr) if isinstance(fake, torch.SymInt) else "•"
+            return str(dim_of(fake)) if isinstance(fake, torch.SymInt) else "•"
         if isinstance(argument, (list, tuple)):
             return f"[{', '.join(map(text, cast('list[object]', argument)))}]"
         return repr(argument)

@@ -9,13 +9,13 @@ from typing import cast, final
 
 import torch
 from torch import fx
-from torch._ops import OpOverload
+from torch.fx.node import Argument
 from torch.utils import _pytree as pytree
 
 from stabilize.errors import ModelError
 from stabilize.frontends.fx_emit import ALIASING, EMIT
 from stabilize.frontends.fx_program import Reading
-from stabilize.frontends.fx_types import Fake, aten, dim_of, fake_of, tensor_type
+from stabilize.frontends.fx_types import Fake, aten, dim_of, fake_of, operator_of, tensor_type
 from stabilize.graph.value import Dim, Value
 
 _KEPT_META = ("stack_trace", "nn_module_stack", "custom")
@@ -38,7 +38,7 @@ class HostGraph:
         self.graph = graph
         self.reading = reading
         self.mode = mode
-        self.nodes = list(graph.nodes)
+        self.nodes: list[fx.Node] = list(graph.nodes)
         self.by_name = {n.name: n for n in self.nodes}
         self.position = {n: i for i, n in enumerate(self.nodes)}
         self.fakes: dict[fx.Node, Fake] = {self.by_name[name]: fake for name, fake in fakes.items()}
@@ -66,7 +66,7 @@ class HostGraph:
         """A node that has `value` at `position`: a replacement, a host node, or an emitted one."""
         key = (value, self.grad_off(position))
         for table in (self.replaced, self.emitted):
-            node = table.get(key)
+            node: fx.Node | None = table.get(key)
             if node is not None and self.when(node) < position:
                 return node
         return self.holder(value, position)
@@ -153,13 +153,13 @@ class Place:
 
         with host.mode(), torch.no_grad():
             result = target(*pytree.tree_map(fake, args), **pytree.tree_map(fake, kwargs))
-        name = target._schema.name.removeprefix("aten::") if isinstance(target, OpOverload) else None
+        name = str(target).split(".")[1] if operator_of(target) is not None else None
         with host.graph.inserting_before(self.anchor):
             node = host.graph.create_node(
                 "call_function",
                 target,
-                cast("tuple[fx.node.Argument, ...]", args),
-                cast("dict[str, fx.node.Argument]", kwargs),
+                cast("tuple[Argument, ...]", args),
+                cast("dict[str, Argument]", kwargs),
                 name,
             )
         for name in _KEPT_META:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast, final
+from typing import Any, cast, final
 
 import torch
 from torch import fx
@@ -24,7 +24,7 @@ from torch.utils import _pytree as pytree
 
 from stabilize.errors import ModelError
 from stabilize.frontends.fx_program import Computed, Leaf, Program
-from stabilize.frontends.fx_types import Fake
+from stabilize.frontends.fx_types import Fake, attribute_path
 
 CONSTANT = re.compile(r"(^|\.)_?(tensor_constant|lifted_tensor_)\d+$")
 
@@ -64,7 +64,7 @@ def _faked(mode: FakeTensorMode, value: object, name: str, dynamic: bool) -> obj
 
     def fake(tensor: torch.Tensor) -> torch.Tensor:
         sizes = [DimDynamic.DYNAMIC if dynamic else DimDynamic.STATIC] * tensor.dim()
-        context = StatelessSymbolicContext(dynamic_sizes=sizes)  # pyright: ignore[reportCallIssue]
+        context = cast(Any, StatelessSymbolicContext)(dynamic_sizes=sizes)
         return mode.from_tensor(tensor, symbolic_context=context, source=ConstantSource(name))
 
     return pytree.tree_map_only(torch.Tensor, fake, value)
@@ -108,7 +108,9 @@ class _Trace:
 
         def forward(states: dict[str, torch.Tensor], inputs: list[object]) -> object:
             registered = {k: v for k, v in states.items() if k not in self.loose()}
-            with stateless._reparametrize_module(self.module, registered, tie_weights=True):
+            with stateless._reparametrize_module(  # pyright: ignore[reportPrivateUsage]
+                self.module, registered, tie_weights=True
+            ):
                 return _Recorder(self.module, self.log, states).run(*inputs, enable_io_processing=False)
 
         try:
@@ -153,9 +155,10 @@ class _Trace:
         leaves = dict(zip(placeholders, described, strict=True))
         for node in flat.graph.nodes:
             if node.op == "get_attr":
-                data = attribute(flat, str(node.target))
+                path = attribute_path(node)
+                data = attribute(flat, path)
                 known = isinstance(data, torch.Tensor) and not isinstance(data, FakeTensor)
-                leaves[node] = Leaf(f"constant {node.target}", data if known else None, parameter=True, constant=known)
+                leaves[node] = Leaf(f"constant {path}", cast(torch.Tensor, data) if known else None, True, known)
         return leaves
 
 
@@ -184,8 +187,8 @@ class _Recorder(fx.Interpreter):
         mode = proxy_tensor.get_proxy_mode()
         if mode is None:
             raise ModelError("no tracer is active")
-        tracer = mode.tracer
-        last = next(iter(reversed(tracer.graph.nodes)))
+        tracer: Any = mode.tracer
+        last: fx.Node = next(iter(reversed(tracer.graph.nodes)))
         self.log.running = n.name
         result = super().run_node(n)
         self.log.fakes[n.name] = result
@@ -201,8 +204,8 @@ class _Recorder(fx.Interpreter):
         self.step += 1
         return result
 
-    def get_attr(self, target: object, args: object, kwargs: object) -> object:
-        return self.states.get(str(target)) if str(target) in self.states else super().get_attr(target, args, kwargs)
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> object:
+        return self.states[target] if target in self.states else super().get_attr(target, args, kwargs)
 
 
 def _mapped(value: object, function: Callable[[object], object]) -> object:

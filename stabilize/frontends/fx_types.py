@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 from torch import fx
 from torch._ops import OpOverload
+from torch.export import ExportedProgram
 
 from stabilize.graph.value import Dim, TensorType
 from stabilize.graph.view import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+Operator: TypeAlias = "OpOverload[Any, Any]"
 
 Fake: TypeAlias = Any
 """A fake (shape-only) tensor, symbolic number or container of them, as FX keeps them in `node.meta`."""
@@ -45,7 +50,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 def dim_of(size: int | torch.SymInt) -> Dim:
     """A size as a dimension of the view: a number, or the text of its symbolic expression."""
     if isinstance(size, torch.SymInt):
-        text = str(size.node.expr)
+        text = str(expression_of(size))
         return int(text) if text.isdigit() else text
     return int(size)
 
@@ -63,21 +68,87 @@ def fake_of(node: fx.Node) -> Fake:
     return None
 
 
+def parts_of(fake: Fake) -> list[Fake]:
+    """The items of a container of fakes, or the fake itself as the only one."""
+    return list(cast("Sequence[Fake]", fake)) if isinstance(fake, (list, tuple)) else [fake]
+
+
+def target_of(node: fx.Node) -> object:
+    """What a node calls."""
+    return cast(object, node.target)
+
+
+def expression_of(size: torch.SymInt) -> Any:
+    """The symbolic (sympy) expression of a size."""
+    return cast(Any, size).node.expr
+
+
+def operator_of(target: object) -> Operator | None:
+    """`target` as a PyTorch operator (of any library), or None."""
+    return cast(Any, target) if isinstance(target, OpOverload) else None
+
+
+def attribute_path(node: fx.Node) -> str:
+    """The dotted path that a get_attr node reads."""
+    return str(target_of(node))
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of an operator: is it an alias of a result (`aliased`), does the operator write to it?"""
+
+    name: str
+    default: object
+    aliased: bool
+    written: bool
+
+
+@cache
+def parameters_of(operator: Operator) -> tuple[Parameter, ...]:
+    """The parameters of an operator, from its schema."""
+    schema: Any = operator._schema  # pyright: ignore[reportPrivateUsage]
+    return tuple(
+        Parameter(
+            a.name,
+            a.default_value if a.has_default_value() else None,
+            a.alias_info is not None,
+            a.alias_info is not None and bool(a.alias_info.is_write),
+        )
+        for a in schema.arguments
+    )
+
+
+def has_results(operator: Operator) -> bool:
+    schema: Any = operator._schema  # pyright: ignore[reportPrivateUsage]
+    return bool(schema.returns)
+
+
+def argument_of(node: fx.Node, position: int, name: str) -> object:
+    """An argument of a call, given by position or by keyword; None when it was left to its default."""
+    if position < len(node.args):
+        return node.args[position]
+    return node.kwargs.get(name)
+
+
+def range_constraints_of(exported: ExportedProgram) -> dict[Any, Any]:
+    """Symbol → the range that its size may have."""
+    return dict(cast(Any, exported).range_constraints)
+
+
 def is_number(value: object) -> bool:
     return isinstance(value, (bool, int, float, torch.SymInt, torch.SymFloat, torch.SymBool))
 
 
 def operator_key(target: object) -> str | None:
     """`"add.Tensor"` for `torch.ops.aten.add.Tensor`; None when `target` is not an ATen operator."""
-    if isinstance(target, OpOverload) and target.namespace == "aten":
-        return str(target).removeprefix("aten.")
-    return None
+    operator = operator_of(target)
+    return str(operator).removeprefix("aten.") if operator is not None and operator.namespace == "aten" else None
 
 
-def aten(key: str) -> OpOverload:
+def aten(key: str) -> Operator:
     """The ATen operator that `operator_key` calls `key`."""
     packet, _, overload = key.partition(".")
-    return cast(OpOverload, getattr(getattr(torch.ops.aten, packet), overload))
+    return cast(Operator, getattr(getattr(torch.ops.aten, packet), overload))
 
 
 def source_of(node: fx.Node) -> Source | None:
@@ -106,5 +177,5 @@ def input_nodes(argument: object) -> Iterable[fx.Node]:
         for item in cast("dict[object, object]", argument).values():
             yield from input_nodes(item)
     elif isinstance(argument, slice):
-        for item in (argument.start, argument.stop, argument.step):
-            yield from input_nodes(item)
+        bounds = cast("slice[object, object, object]", argument)
+        yield from input_nodes((bounds.start, bounds.stop, bounds.step))

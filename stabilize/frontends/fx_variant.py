@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, cast, final
 
-import sympy
 import torch
 from torch import nn
 from torch.export import ExportedProgram
@@ -14,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from stabilize.errors import ModelError
 from stabilize.frontends.fx_trace import attribute
-from stabilize.frontends.fx_types import fake_of
+from stabilize.frontends.fx_types import expression_of, fake_of, range_constraints_of
 
 _STATE = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR, InputKind.CUSTOM_OBJ)
 
@@ -87,13 +86,13 @@ class Variant:
         leaves = self.leaves(args, kwargs)
         if leaves is None or len(leaves) != len(self._user):
             return False
-        symbols: dict[sympy.Symbol, int] = {}
+        symbols: dict[Any, int] = {}
         pairs = [(attribute(module, str(target)), fake) for target, fake in self._state]
         pairs.extend(zip(leaves, self._user, strict=True))
         return all(_alike(value, fake, symbols) for value, fake in pairs) and self._in_range(symbols)
 
-    def _in_range(self, symbols: Mapping[sympy.Symbol, int]) -> bool:
-        constraints = cast("Mapping[sympy.Symbol, Any]", self._exported.range_constraints)
+    def _in_range(self, symbols: Mapping[Any, int]) -> bool:
+        constraints = range_constraints_of(self._exported)
         return all(
             s not in constraints or constraints[s].lower <= n <= constraints[s].upper for s, n in symbols.items()
         )
@@ -107,7 +106,7 @@ class Variant:
         return pytree.tree_unflatten(list(outputs), self._out_spec)
 
 
-def _alike(value: object, fake: object, symbols: dict[sympy.Symbol, int]) -> bool:
+def _alike(value: object, fake: object, symbols: dict[Any, int]) -> bool:
     """Whether an actual input is of the type and shape that was captured; binds symbolic sizes."""
     if isinstance(fake, torch.Tensor):
         if not isinstance(value, torch.Tensor) or value.dtype != fake.dtype or value.device != fake.device:
@@ -120,11 +119,11 @@ def _alike(value: object, fake: object, symbols: dict[sympy.Symbol, int]) -> boo
     return type(value) is type(fake) and value == fake
 
 
-def _size_fits(size: int, expected: int | torch.SymInt, symbols: dict[sympy.Symbol, int]) -> bool:
+def _size_fits(size: int, expected: int | torch.SymInt, symbols: dict[Any, int]) -> bool:
     if not isinstance(expected, torch.SymInt):
         return size == expected
-    expression = cast(sympy.Expr, expected.node.expr)
-    if isinstance(expression, sympy.Symbol):
+    expression = expression_of(expected)
+    if expression.is_Symbol:
         return symbols.setdefault(expression, size) == size
     # a size derived from others: they come first in the signature, or the size decides nothing
     known = expression.subs(symbols)
