@@ -134,14 +134,23 @@ def open_onnx(model: OnnxModel) -> OnnxHost:
 def _deserialized(proto: onnx.ModelProto, name: str) -> ir.Model:
     import onnx_ir as ir
 
+    from stabilize.frontends.onnx_types import silenced
+
     try:
-        return ir.serde.deserialize_model(proto)
+        with silenced(ir.serde.__name__):  # it warns of dangling inputs, which are refused below
+            model = ir.serde.deserialize_model(proto)
     except (ir.serde.SerdeError, ValueError, TypeError, KeyError) as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
         first = str(cause).partition("\n")[0]
         raise ModelError(f"{name}: not a valid ONNX model ({first}): check it with onnx.checker") from error
+    for node in model.graph.all_nodes():
+        for value in node.inputs:
+            if value is not None and not (value.producer() or value.is_graph_input() or value.is_initializer()):
+                where = f"input {value.name!r} of {node.op_type} is computed nowhere"
+                raise ModelError(f"{name}: not a valid ONNX model ({where}): check it with onnx.checker")
+    return model
 
 
 def save(model: onnx.ModelProto | ir.Model | Any, path: str | os.PathLike[str], data_folder: str | None = None) -> None:

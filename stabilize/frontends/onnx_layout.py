@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -38,19 +39,33 @@ def _squeeze(call: Call) -> Value:
 
 def _reshape(call: Call) -> Value:
     x, target = call.x(), call.dims(1)
-    shape: tuple[Dim, ...]
-    if target is None or (-1 in target and not all(isinstance(d, int) for d in (*x.shape, *target))):
-        shape = call.out_shape()
-    else:
-        keep = not call.int_attr("allowzero", 0)
-        shape = tuple(x.shape[i] if d == 0 and keep else d for i, d in enumerate(target))
-        if -1 in shape:
-            total = element_count(x.shape, range(len(x.shape)))
-            known = element_count([d for d in shape if d != -1], range(len(shape) - 1))
-            if total is None or not known:
-                raise Refused("a computed dimension")
-            shape = tuple(total // known if d == -1 else d for d in shape)
+    if target is None:
+        return _reshaped(call, x, call.out_shape())
+    keep = not call.int_attr("allowzero", 0)
+    shape = tuple(x.shape[i] if d == 0 and keep else d for i, d in enumerate(target))
+    if -1 in shape:
+        rest = _quotient(x.shape, [d for d in shape if d != -1])
+        if rest is None:
+            return _reshaped(call, x, call.out_shape())
+        shape = tuple(rest if d == -1 else d for d in shape)
     return _reshaped(call, x, shape)
+
+
+def _quotient(whole: Sequence[Dim], part: Sequence[Dim]) -> Dim | None:
+    """∏ whole / ∏ part where symbols cancel and the numbers divide; at most one symbol may be left over."""
+    left = [d for d in whole if isinstance(d, str)]
+    for dim in part:
+        if isinstance(dim, str):
+            if dim not in left:
+                return None
+            left.remove(dim)
+    above = math.prod(d for d in whole if isinstance(d, int))
+    below = math.prod(d for d in part if isinstance(d, int))
+    if below == 0 or above % below or above == 0:
+        return None
+    if not left:
+        return above // below
+    return left[0] if len(left) == 1 and above == below else None
 
 
 def _reshaped(call: Call, x: Value, shape: tuple[Dim, ...]) -> Value:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from stabilize.errors import ModelError
 from stabilize.frontends.onnx_emit import ROWS
 from stabilize.frontends.onnx_emitter import CannotEmit, Emitter, Names, Place
+from stabilize.frontends.onnx_types import conflict
 from stabilize.graph.build import Builder
 from stabilize.graph.value import Value
 from stabilize.graph.view import Replacement, View
@@ -58,6 +59,8 @@ class Patcher:
     def _placed(self, replacements: Sequence[Replacement]) -> list[tuple[str, Replacement]]:
         placed: dict[Value, tuple[str, Replacement]] = {}
         for replacement in named(self._view, replacements):
+            if conflict(replacement.old.type, replacement.new.type):
+                raise ModelError(f"{replacement.old.type} cannot be replaced by {replacement.new.type}")
             name = next((n for n in self._hosts[replacement.old] if self._position.get(n, -1) >= 0), None)
             if name is None:
                 raise ModelError(f"{self._hosts[replacement.old][0]} is an input of the model: it cannot be replaced")
@@ -91,7 +94,7 @@ class Patcher:
         fresh = new.producer() in made and len(made) > 0
         displaced = [self._take_over(old, new, made) if fresh else self._redirect(old, new, made)]
         displaced += [self._redirect(self._by_name[n], new, made) for n in others]
-        return displaced
+        return displaced + made
 
     def _available(self, value: Value, position: int) -> ir.Value | None:
         for name in self._hosts.get(value, ()):

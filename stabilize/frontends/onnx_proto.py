@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import onnx
@@ -40,12 +40,18 @@ def _node(source: onnx.NodeProto, node: ir.Node) -> onnx.NodeProto:
     copy.CopyFrom(source)
     for field, values in ((copy.input, node.inputs), (copy.output, node.outputs)):
         wanted = ["" if v is None else v.name or "" for v in values]
-        while wanted and wanted[-1] == "" and len(wanted) > len(field):
-            wanted.pop()
-        if wanted != list(field):
+        if _trimmed(wanted) != _trimmed(field):
             del field[:]
             field.extend(wanted)
     return copy
+
+
+def _trimmed(names: Iterable[str]) -> list[str]:
+    """Names without the empty ones at the end, which mean nothing."""
+    kept = list(names)
+    while kept and not kept[-1]:
+        kept.pop()
+    return kept
 
 
 def _new(node: ir.Node) -> onnx.NodeProto:

@@ -21,7 +21,7 @@ from stabilize.frontends import onnx_layout, onnx_rows
 from stabilize.frontends.onnx_call import Call, Refused, Row
 from stabilize.frontends.onnx_contents import LIMIT, contents_of
 from stabilize.frontends.onnx_expand import folded
-from stabilize.frontends.onnx_types import DTYPES, UNTYPED, arithmetic, conflict, type_of, uniform
+from stabilize.frontends.onnx_types import DTYPES, UNTYPED, arithmetic, conflict, rounded, silenced, type_of, uniform
 from stabilize.graph.build import Builder
 from stabilize.graph.value import Dim, TensorType, Value, cone
 from stabilize.graph.view import Source, View
@@ -42,7 +42,7 @@ class Reader:
     """Reads the main graph of one model. `tensors` holds the data behind every leaf that has some, by name."""
 
     def __init__(self, model: ir.Model) -> None:
-        self.model = onnx_ir.passes.common.ShapeInferencePass(check_type=False, strict_mode=False)(model.clone()).model
+        self.model = inferred(model)
         self.opset = self.model.graph.opset_imports.get("", self.model.graph.opset_imports.get("ai.onnx", 1))
         self.builder = Builder()
         self.tensors: dict[str, ir.TensorProtocol] = {}
@@ -130,10 +130,10 @@ class Reader:
                 read = ()
         self._follow(call)
         for index, host in enumerate(node.outputs):
-            value = read[index] if index < len(read) else None
+            value = self._known(host, stated[index]) or (read[index] if index < len(read) else None)
             type = stated[index]
             if value is None or (type is not None and conflict(value.type, type)):
-                self._bind(host, self._known(host, type) or self._opaque(call, index))
+                self._bind(host, self._opaque(call, index))
             else:
                 self._bind(host, self._computed(folded(self.builder, value)))
 
@@ -159,9 +159,10 @@ class Reader:
     def _known(self, host: ir.Value, type: TensorType | None) -> Value | None:
         """A scalar that shape arithmetic determines: sizes that models scale by."""
         elements = self._contents.get(host.name or "", ())
-        if type is None or len(elements) != 1 or not isinstance(elements[0], int) or type.dtype != "int64":
+        if type is None or len(elements) != 1 or not isinstance(elements[0], int) or type.dtype == "other":
             return None
-        return self.builder.constant(elements[0], type.dtype, type.shape)
+        number = rounded(elements[0], type.dtype)
+        return None if number is None else self.builder.constant(number, type.dtype, type.shape)
 
     def _constant(self, node: ir.Node) -> bool:
         (attribute,) = tuple(node.attributes.values()) or (None,)
@@ -212,6 +213,12 @@ class Reader:
         if type is None or type.dtype == "other" or number is None:
             return None
         return self.builder.constant(number, type.dtype, type.shape)
+
+
+def inferred(model: ir.Model) -> ir.Model:
+    """A copy of `model` with the types that ONNX's shape inference finds; where that fails, as it is stated."""
+    with silenced(onnx_ir.passes.common.ShapeInferencePass.__module__):  # it logs a traceback when it gives up
+        return onnx_ir.passes.common.ShapeInferencePass(check_type=False, strict_mode=False)(model.clone()).model
 
 
 def _small(tensor: ir.TensorProtocol) -> np.ndarray | None:

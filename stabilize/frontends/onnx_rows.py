@@ -33,7 +33,7 @@ def _variadic(primitive: str, call: Call) -> Value:
 
 def _mean(call: Call) -> Value:
     call.floating()
-    return call.builder.apply("div", _variadic("add", call), len(call.args))
+    return call.builder.apply("div", _variadic("add", call), float(len(call.args)))
 
 
 def _div(call: Call) -> Value:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -117,6 +119,17 @@ def arithmetic(op: str, numbers: Sequence[float], dtype: str) -> float | None:
         return None
     with np.errstate(all="ignore"):
         return float(_FOLDED[op](*(np.asarray(n).astype(numpy_dtype(dtype)) for n in numbers)))
+
+
+@contextmanager
+def silenced(logger: str) -> Generator[None]:
+    """Keep a library from logging what is handled here: the command line prints one line for one problem."""
+    log = logging.getLogger(logger)
+    was, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = was
 
 
 def to_torch(array: np.ndarray) -> torch.Tensor:
