@@ -1,12 +1,13 @@
 """The main job on a real model, twice: as PyTorch, where it trains, and as ONNX, where it is deployed.
 
 The model is a byte-level transformer whose attention, gate, head and loss are written as in a textbook: exponentials
-divided by their sum. It learns this project's licence text. `make demo` runs this file; `--markdown` prints the table
-that the README quotes.
+divided by their sum. It learns this project's licence text. `make demo` runs this file; `--markdown` prints what
+the README quotes.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import tempfile
@@ -31,7 +32,7 @@ class Attention(nn.Module):
         super().__init__()
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
-        self.register_buffer("causal", torch.ones(CONTEXT, CONTEXT).tril())
+        self.register_buffer("causal", torch.ones(CONTEXT, CONTEXT).tril().bool())
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).chunk(3, dim=-1)
@@ -119,76 +120,105 @@ def train(module: nn.Module, rate: float) -> str:
 # -- the two hosts --------------------------------------------------------------------------------------------------
 
 
-def pytorch(console: Console) -> tuple[stabilize.Report, Transformer]:
+def pytorch(out: Plain | Markdown) -> tuple[stabilize.Report, Transformer]:
     """Fix the model with its loss; train both versions; run both in half precision."""
     example = next(batches(seed=0))
-    naive, fixable = fresh(), fresh()
-    fixed, report = stabilize.optimize(fixable, example, return_report=True)
-    show(console, "PyTorch, model and loss", report)
+    naive, model = fresh(), fresh()
+    fixed, report = stabilize.optimize(model, example, return_report=True)
+    out.report("PyTorch: the model and its loss, float32", report)
+    out.say(f"Training at rate 0.03. As written: {train(naive, 0.03)}. Fixed: {train(fixed, 0.03)}.")
 
-    console.print(f"training at rate 0.03:  as written: {train(naive, 0.03)};  fixed: {train(fixed, 0.03)}")
-
-    trained = fresh()
-    train(trained, 0.01)
-    full = trained(*example).item()
-    trained.half()
-    half = stabilize.optimize(trained, example)(*example).item()
-    console.print(
-        f"trained at rate 0.01, then float16:  as written: loss {trained(*example).item():.2f};  "
-        f"fixed: loss {half:.2f}  (float32: {full:.2f})\n"
+    gentle = fresh()
+    train(gentle, 0.01)
+    full = gentle(*example).item()
+    gentle.half()
+    half = stabilize.optimize(gentle, example)
+    out.say(
+        f"Trained at rate 0.01 to loss {full:.2f}, then cast to float16. "
+        f"As written: loss {gentle(*example).item():.2f}. Fixed: loss {half(*example).item():.2f}."
     )
-    return report, trained.model
+    return report, model.model  # trained through `fixed`, which shares its parameters
 
 
-def onnx(console: Console, model: Transformer) -> stabilize.Report:
-    """Export the half-precision model, fix the file, run both files in ONNX Runtime."""
+def onnx(out: Plain | Markdown, model: Transformer) -> stabilize.Report:
+    """Export the model as it was written, fix the file, run both files in ONNX Runtime."""
     import onnxruntime
 
     tokens, _ = next(batches(seed=0))
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "transformer.onnx"), Path(folder, "fixed.onnx")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         torch.onnx.export(model, (tokens,), source, dynamo=True, optimize=False, verbose=False)
         fixed, report = stabilize.optimize(source, return_report=True)
         target.write_bytes(fixed.SerializeToString())
-        show(console, "ONNX, model exported in float16", report)
-        counts: list[str] = []
+        out.report("ONNX: the trained model, as written and exported", report)
+        shares: list[str] = []
         for path in (source, target):
             session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
             (p,) = session.run(None, {session.get_inputs()[0].name: tokens.numpy()})
-            rows = torch.tensor(p).float().sum(-1)
-            counts.append(f"{(rows.sub(1).abs() < 0.01).float().mean():.0%}")
-        console.print(f"rows that are a distribution, in ONNX Runtime:  as written: {counts[0]};  fixed: {counts[1]}\n")
+            sums = torch.tensor(p).float().sum(-1)
+            shares.append(f"{((sums - 1).abs() < 0.01).float().mean():.0%}")
+        out.say(f"Rows that sum to 1 in ONNX Runtime. As written: {shares[0]}. Fixed: {shares[1]}.")
     return report
 
 
 # -- output ---------------------------------------------------------------------------------------------------------
 
 
-def rows(report: stabilize.Report) -> Iterator[tuple[str, str, str, str, str]]:
-    """One row for each rewrite and each refusal: code, defect, where, what, evidence."""
-    for r in report.rewrites:
-        where = f"{Path(r.file).name}:{r.line}" if r.file else r.node
-        proof = "not certified" if r.certificate is None else r.certificate.text().splitlines()[0]
-        yield r.code, r.name, where, f"{r.naive} → {r.stable}", proof
-    for d in report.declined:
-        yield d.code, d.name, d.node, "left as it is", d.reason
+def row(record: stabilize.Rewrite | stabilize.Declined) -> tuple[str, str, str, str]:
+    """Defect, place, what was done, evidence."""
+    place = f"{Path(record.file).name}:{record.line}" if record.file else record.node
+    defect = f"{record.code} {record.name}"
+    if isinstance(record, stabilize.Declined):
+        return defect, place, "left as it is", record.reason
+    evidence = "not certified" if record.certificate is None else record.certificate.text()
+    return defect, place, f"{record.naive} → {record.stable}", evidence
 
 
-def show(console: Console, title: str, report: stabilize.Report) -> None:
-    """The report as a table."""
-    table = Table("code", "defect", "where", "rewrite", "certificate", title=title, title_justify="left")
-    for row in rows(report):
-        table.add_row(*row)
-    console.print(table)
+class Plain:
+    """Prints for a terminal."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, markup=False)
+
+    def say(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True)
+
+    def report(self, title: str, report: stabilize.Report) -> None:
+        table = Table("defect", "where", "rewrite", "certificate", title=title, title_justify="left", show_lines=True)
+        for record in (*report.rewrites, *report.declined):
+            table.add_row(*row(record))
+        self.console.print(table)
+        self.say(totals(report))
+
+
+class Markdown:
+    """Prints for the README."""
+
+    def say(self, text: str) -> None:
+        print(text, end="\n\n")
+
+    def report(self, title: str, report: stabilize.Report) -> None:
+        print(f"**{title}**\n\n| defect | where | rewrite | certificate |\n|---|---|---|---|")
+        for record in (*report.rewrites, *report.declined):
+            defect, place, rewrite, evidence = (cell.replace("|", "\\|") for cell in row(record))
+            before, arrow, after = rewrite.partition(" → ")
+            shown = f"`{before}` → `{after}`" if arrow else rewrite
+            print(f"| {defect} | {place} | {shown} | {evidence} |")
+        print()
+        self.say(totals(report))
+
+
+def totals(report: stabilize.Report) -> str:
     certified = sum(r.certificate is not None and r.certificate.accepted for r in report.rewrites)
-    console.print(f"found {len(report.findings)}, fixed {len(report.rewrites)}, certified {certified}")
+    return f"found {len(report.findings)}, fixed {len(report.rewrites)}, certified {certified}"
 
 
 def main() -> int:
-    console = Console(highlight=False)
+    out = Markdown() if "--markdown" in sys.argv[1:] else Plain()
     torch.set_num_threads(1)
-    report, model = pytorch(console)
-    other = onnx(console, model)
+    report, model = pytorch(out)
+    other = onnx(out, model)
     complete = all(r.rewrites and not r.declined for r in (report, other))
     return 0 if complete else 1
 

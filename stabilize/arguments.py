@@ -79,6 +79,8 @@ def _from_factory(text: str) -> Subject:
     """Call `package.module:factory` and export what it returns, in the mode (train or eval) that it is in."""
     import torch
 
+    from stabilize.frontends.fx_inputs import split_inputs
+
     result = _users_code(f"{text} failed", lambda: _factory(text)())
     module, example_inputs = cast("tuple[object, object]", result) if _is_pair(result) else (None, None)
     if not isinstance(module, torch.nn.Module):
@@ -127,15 +129,6 @@ def _silence() -> Generator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-def split_inputs(example_inputs: object) -> tuple[tuple[object, ...], dict[str, object]]:
-    """Example inputs as positional and keyword arguments: a tuple, a dictionary of keywords, or one tensor."""
-    if isinstance(example_inputs, dict):
-        return (), {str(k): v for k, v in cast("dict[object, object]", example_inputs).items()}
-    if isinstance(example_inputs, tuple | list):
-        return tuple(cast("tuple[object, ...]", example_inputs)), {}
-    return (example_inputs,), {}
 
 
 def _is_pair(value: object) -> bool:
