@@ -22,7 +22,7 @@ from stabilize.verify.oracle_rules import Context, OracleArray
 from stabilize.verify.reals import UNKNOWN, ZERO, Reals, UndecidedError
 
 #: (k of the step 2⁻ᵏ, working precision, whether a ball on a decision point may be snapped to it)
-_LADDER: Final = ((100, 512, False), (320, 1536, True), (1300, 5600, True))
+_LADDER: Final = ((100, 512, False), (320, 1536, False), (1300, 10000, True))
 _GOOD_BITS: Final = 60
 _SLOPE_TOLERANCE: Final = 2.0**-30
 
@@ -58,9 +58,27 @@ def _leaf_gradient(rungs: Sequence[_Rung], leaf: Value, data: torch.Tensor, entr
         if not finite[position]:
             continue
         index = np.unravel_index(position, result.shape) if result.ndim else ()
-        slopes = (rung.slope(leaf, tuple(int(i) for i in index)) for rung in rungs)
-        result[index] = next((s for s in slopes if s is not None), UNKNOWN)
+        result[index] = _climb(rungs, leaf, tuple(int(i) for i in index))
     return result
+
+
+def _climb(rungs: Sequence[_Rung], leaf: Value, index: tuple[int, ...]) -> arb:
+    """The partial derivative from the first step that settles it."""
+    for position, rung in enumerate(rungs):
+        try:
+            return rung.slope(leaf, index)
+        except _KinkError:
+            # a kink at steps of 2⁻¹⁰⁰ may be a curve on a smaller scale; below 2⁻³²⁰ no float has one
+            if position > 0:
+                return UNKNOWN
+        except UndecidedError:
+            continue
+    return UNKNOWN
+
+
+@final
+class _KinkError(ArithmeticError):
+    """The function is not smooth on the scale of the step."""
 
 
 @final
@@ -84,32 +102,28 @@ class _Rung:
         self.cotangent = array_of(cotangent)
         self.base: dict[int, OracleArray] | None = None
 
-    def slope(self, leaf: Value, index: tuple[int, ...]) -> arb | None:
-        """The partial derivative, or None when this step and precision do not settle it."""
+    def slope(self, leaf: Value, index: tuple[int, ...]) -> arb:
+        """The partial derivative. UndecidedError asks for more precision, `_KinkError` for a smaller step."""
         with flint.ctx.workprec(self.bits), np.errstate(all="ignore"):
-            try:
-                return self._slope(leaf, index)
-            except UndecidedError:
-                return None
+            return self._slope(leaf, index)
 
-    def _slope(self, leaf: Value, index: tuple[int, ...]) -> arb | None:
+    def _slope(self, leaf: Value, index: tuple[int, ...]) -> arb:
         if self.base is None:
-            self.base = {each.index: array_of(tensor) for each, tensor in self.leaves.items()}
-            interpret([self.root], self.base, self.context, self.leaves)
+            base = {each.index: array_of(tensor) for each, tensor in self.leaves.items()}
+            interpret([self.root], base, self.context, self.leaves)
+            self.base = base
         h = arb(2) ** -self.k
         after, before = self._difference(leaf, index, h), self._difference(leaf, index, -h)
-        if after is None or before is None:
-            return None
         slope, right, left = (after - before) / (2 * h), after / h, -before / h
         edge = arb(2) ** self.floor
         if not is_tight(slope, _GOOD_BITS, edge):
-            return None
-        if abs(right - left) <= _SLOPE_TOLERANCE * abs(slope):
+            raise UndecidedError
+        if abs(right - left) <= _SLOPE_TOLERANCE * abs(slope) or (abs(right) < edge and abs(left) < edge):
             return slope
-        return slope if abs(right) < edge and abs(left) < edge else None
+        raise _KinkError
 
-    def _difference(self, leaf: Value, index: tuple[int, ...], h: arb) -> arb | None:
-        """Σ cotangent·(root(x + h) − root(x)), or None when it is not finite."""
+    def _difference(self, leaf: Value, index: tuple[int, ...], h: arb) -> arb:
+        """Σ cotangent·(root(x + h) − root(x)); a kink where it is not finite."""
         assert self.base is not None
         moved = self.base[leaf.index].copy()
         moved[index] = moved[index] + h
@@ -128,7 +142,7 @@ class _Rung:
             if not isinstance(y0, arb):
                 continue
             if not isinstance(y, arb):
-                return None
+                raise _KinkError
             total += cast(arb, c) * (y - y0)
         return total
 

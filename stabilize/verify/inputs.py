@@ -148,7 +148,8 @@ class _Source:
         return self._normal(leaf) + (2 * _format(leaf).exp_underflow if exponent else 0.0)
 
     def large_mixed(self, leaf: Value, exponent: bool) -> torch.Tensor:
-        return (1e4 if exponent else 1.0) * self._normal(leaf)
+        """Of both signs, far beyond the range of exp."""
+        return (4 * _format(leaf).exp_overflow if exponent else 1.0) * self._normal(leaf).clamp(-2.5, 2.5)
 
     def masked(self, leaf: Value, exponent: bool) -> torch.Tensor:
         """Some entries −inf (not all of a row); weights become zeros and ones."""

@@ -14,7 +14,8 @@ operations.
 Where the original is finite, the replacement must be within that bound, or no more than twice as far off as the
 original. Where the original is NaN or infinite and the truth is that too, the replacement must agree. Where the
 original failed, a replacement that is finite must be right to 64 times the bound: a wrong number is worse than
-NaN. At singular points (the truth is NaN) the class of the original's result is kept.
+NaN. At singular points (the truth is NaN) the class of the original's result is kept, unless the formula has a limit
+there (∞/∞ in eˣ/(1 + eˣ) at +inf, 0·NaN at a masked entry) and the replacement gives that limit.
 
 Gradients. The same with 4·(n + 16)·u + 8·R·u_s, relative to the largest entry, or to the largest cotangent times
 sensitivity where entries cancel; and no finite entry may become NaN or infinite.
@@ -38,6 +39,7 @@ from stabilize.verify.running import Scales, Term
 
 _SLACK: Final = 16
 _SILENT: Final = 64.0
+_FAR: Final = 20.0
 
 
 @final
@@ -92,7 +94,7 @@ class Verdict:
 def judge_values(
     before: torch.Tensor, after: torch.Tensor, exact: AnyArray, allowed: Floats | None, excused: Bools | None
 ) -> Verdict:
-    """Compare results. `allowed` is None for integers; `excused` marks elements that may become NaN."""
+    """Compare results. `allowed` is None for integers; `excused` marks elements that are right whatever they are."""
     before, after = before.detach(), after.detach()
     old, new = errors_of(before, exact), errors_of(after, exact)
     limit = np.zeros(old.absolute.shape) if allowed is None else allowed
@@ -105,8 +107,21 @@ def judge_values(
         harm |= failed & (kinds_after == 0) & _finite(exact) & ~(new.absolute <= _SILENT * limit)
         harm |= failed & ~_finite(exact) & ~_same(before, after, kinds_before, kinds_after) & ~(new.absolute == 0)
     if excused is not None:
-        harm &= ~(excused & (kinds_after == 2))
+        harm &= ~excused
     return Verdict(old, new, int(sound.sum()), _describe(harm, old, new, before, after))
+
+
+def at_limit(after: torch.Tensor, limits: tuple[Floats, Floats], n: int) -> Bools:
+    """Where a result is the limit of the formula, approached twice: finite and equal, or running off to infinity."""
+    first, second = limits
+    computed = after.detach().double().numpy()
+    fmt = FORMATS[str(after.dtype).removeprefix("torch.")]
+    tolerance = 4 * (n + _SLACK) * fmt.u
+    with np.errstate(all="ignore"):
+        scale = np.maximum(np.abs(first), 1.0)
+        settled = (np.abs(first - second) <= 2.0**-40 * scale) & (np.abs(computed - first) <= tolerance * scale)
+        diverging = (np.abs(first) > _FAR) & (np.abs(second) > _FAR) & np.isinf(computed)
+        return np.asarray(settled | (diverging & (first * computed > 0) & (second * computed > 0)), dtype=bool)
 
 
 def judge_gradient(before: torch.Tensor, after: torch.Tensor, exact: AnyArray, allowed: float) -> Verdict:
@@ -125,6 +140,12 @@ def largest(exact: AnyArray) -> float:
     """The largest finite magnitude in an array of exact values."""
     sizes = [abs(float(x)) for x in exact.flat]
     return max((s for s in sizes if math.isfinite(s)), default=0.0)
+
+
+def is_nan(exact: AnyArray) -> Bools:
+    """Where the oracle says NaN (rather than that it does not know)."""
+    flat = [exact.dtype == object and isinstance(x, float) and math.isnan(x) for x in exact.flat]
+    return np.array(flat, dtype=bool).reshape(exact.shape)
 
 
 def _finite(exact: AnyArray) -> Bools:

@@ -25,7 +25,9 @@ from stabilize.verify.oracle_rules import Context, OracleArray, Rule, elementwis
 from stabilize.verify.reals import ONE, UNKNOWN, ZERO, Reals, UndecidedError
 
 _START_BITS: Final = 192
-_SNAP_BITS: Final = 1024
+
+#: Primitives that turn a number x into one that differs from its limit by about 2^(−1.44·|x|).
+_EXPONENTIALS: Final = frozenset({"exp", "expm1", "sigmoid", "softplus", "log_sigmoid", "tanh", "logaddexp", "softmax"})
 
 
 def evaluate(
@@ -37,6 +39,9 @@ def evaluate(
     max_bits: int = 2**17,
 ) -> list[OracleArray]:
     """The exact values of `roots`, as balls.
+
+    A comparison of balls that still overlap at the last precision counts as a tie, if that precision resolves the
+    exponentials involved.
 
     digits: decimal digits to which every element is known, relative to itself.
     floor: an element whose ball lies within ±2**floor is known well enough (it is 0 to every format).
@@ -54,16 +59,40 @@ def evaluate_cone(
     need = round(digits * 3.33)
     bits = _START_BITS
     while True:
-        arrays = dict(given)
+        last = bits >= max_bits
         with flint.ctx.workprec(bits):
             edge = arb(2) ** floor
-            try:
-                results = interpret(roots, arrays, Context(Reals(snap=bits >= _SNAP_BITS), sizes), leaves)
-            except UndecidedError:
-                results = [np.full(concrete(r.shape, sizes), UNKNOWN, dtype=object) for r in roots]
-            if bits >= max_bits or all(is_tight(x, need, edge) for r in results for x in r.flat):
-                return [_withheld(r, need, edge) for r in results], arrays
+            arrays, results = _attempt(roots, leaves, given, Context(Reals(snap=last), sizes))
+            if last and not _resolved(roots, leaves, arrays, bits):
+                arrays, results = _attempt(roots, leaves, given, Context(Reals(snap=False), sizes))
+            if last or (results and all(is_tight(x, need, edge) for r in results for x in r.flat)):
+                unknown = [np.full(concrete(r.shape, sizes), UNKNOWN, dtype=object) for r in roots]
+                return [_withheld(r, need, edge) for r in results or unknown], arrays
         bits *= 2
+
+
+def _attempt(
+    roots: Sequence[Value], leaves: Mapping[Value, object], given: Mapping[int, OracleArray], context: Context
+) -> tuple[dict[int, OracleArray], list[OracleArray]]:
+    """One evaluation at the working precision; no results when it could not decide a comparison."""
+    arrays = dict(given)
+    try:
+        return arrays, interpret(roots, arrays, context, leaves)
+    except UndecidedError:
+        return arrays, []
+
+
+def _resolved(
+    roots: Sequence[Value], leaves: Mapping[Value, object], arrays: Mapping[int, OracleArray], bits: int
+) -> bool:
+    """Whether `bits` are enough to tell what the exponentials made from their limits: then a tie is a tie."""
+    for value in cone(roots, leaves):
+        if value.op in _EXPONENTIALS and value not in leaves:
+            for operand in value.operands:
+                numbers: list[object] = list(arrays[operand.index].flat) if operand.index in arrays else []
+                if any(isinstance(x, arb) and not abs(x) < 0.6 * bits for x in numbers):
+                    return False
+    return True
 
 
 def _withheld(array: OracleArray, need: int, edge: arb) -> OracleArray:

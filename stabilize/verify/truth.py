@@ -74,11 +74,16 @@ class ShadowTruth:
         return [g.numpy() for g in backward(self._result, inputs, cotangent.double())]
 
 
-def backward(result: torch.Tensor, inputs: Sequence[torch.Tensor], cotangent: torch.Tensor) -> list[torch.Tensor]:
-    """Gradients of Σ cotangent·result by autograd, zero where there is no path."""
+def backward(
+    result: torch.Tensor, inputs: Sequence[torch.Tensor], cotangent: torch.Tensor, *, keep: bool = False
+) -> list[torch.Tensor]:
+    """Gradients of Σ cotangent·result by autograd, zero where there is no path; `keep` the graph for another call."""
     if not result.requires_grad:
         return [torch.zeros_like(i) for i in inputs]
-    found = cast("Sequence[torch.Tensor | None]", torch.autograd.grad(result, inputs, cotangent, allow_unused=True))
+    found = cast(
+        "Sequence[torch.Tensor | None]",
+        torch.autograd.grad(result, inputs, cotangent, allow_unused=True, retain_graph=keep),
+    )
     return [torch.zeros_like(i) if g is None else g for g, i in zip(found, inputs, strict=True)]
 
 
