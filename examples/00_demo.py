@@ -167,7 +167,7 @@ def onnx(out: Plain | Markdown, model: Transformer) -> stabilize.Report:
 
 def row(record: stabilize.Rewrite | stabilize.Declined) -> tuple[str, str, str, str]:
     """Defect, place, what was done, evidence."""
-    place = f"{Path(record.file).name}:{record.line}" if record.file else record.node
+    place = f"{record.module}, line {record.line}" if record.module and record.line else record.node
     defect = f"{record.code} {record.name}"
     if isinstance(record, stabilize.Declined):
         return defect, place, "left as it is", record.reason

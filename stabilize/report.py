@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Literal, Protocol, TypeAlias, cast, final
 
 Severity: TypeAlias = Literal["error", "warning", "info"]
@@ -182,10 +184,11 @@ def json_clean(value: object) -> Json:
 
 
 def place(record: Finding | Rewrite | Declined) -> str:
-    """Where a record points: `file:line` as far as it is known, else the host node."""
+    """Where a record points: `file:line` as far as it is known, else the host node. Paths as seen from here."""
     if record.file is None:
         return record.node
-    return record.file if record.line is None else f"{record.file}:{record.line}"
+    file = os.path.relpath(record.file) if Path(record.file).is_relative_to(Path.cwd()) else record.file
+    return file if record.line is None else f"{file}:{record.line}"
 
 
 def origin(record: Finding | Rewrite | Declined) -> str:

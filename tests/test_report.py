@@ -6,12 +6,13 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from stabilize.report import Certificate, Declined, Finding, Report, Rewrite, json_clean, summary
+from stabilize.report import Certificate, Declined, Finding, Report, Rewrite, json_clean, place, summary
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,16 @@ def test_text_names_place_formulas_and_evidence() -> None:
         "",
         "Head: 1 finding (1 error), 1 rewrite, 1 declined",
     ]
+
+
+def test_paths_are_shown_as_seen_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    inside = dataclasses.replace(FINDING, file=str(tmp_path / "sub" / "head.py"))
+    outside = dataclasses.replace(FINDING, file=str(tmp_path.parent / "head.py"))
+    assert place(inside) == "sub/head.py:12"
+    assert place(outside) == f"{tmp_path.parent}/head.py:12"
+    assert place(dataclasses.replace(FINDING, line=None)) == "head.py"
+    assert inside.to_dict()["file"] == str(tmp_path / "sub" / "head.py")
 
 
 def test_empty_report_is_one_line() -> None:

@@ -1,0 +1,38 @@
+"""Renew what the README quotes: run the command named in each marker and put its output between the markers.
+
+python benchmarks/readme.py            # all of them
+python benchmarks/readme.py demo       # the one that starts with <!-- demo: ... -->
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+SECTION = re.compile(r"<!-- (?P<name>\w+): (?P<command>[^\n]*?) -->\n.*?<!-- /(?P=name) -->", re.DOTALL)
+
+
+def output_of(command: str) -> str:
+    """What `python command` prints, run from the top of the repository."""
+    arguments = [sys.executable, "-W", "ignore", *command.split()]
+    return subprocess.run(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def main() -> None:
+    wanted = sys.argv[1:]
+
+    def renew(section: re.Match[str]) -> str:
+        if wanted and section["name"] not in wanted:
+            return section[0]
+        body = output_of(section["command"]).strip()
+        return f"<!-- {section['name']}: {section['command']} -->\n{body}\n<!-- /{section['name']} -->"
+
+    README.write_text(SECTION.sub(renew, README.read_text()))
+
+
+if __name__ == "__main__":
+    main()
