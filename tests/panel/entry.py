@@ -31,6 +31,8 @@ class Spelling:
     exponents: the arguments of the formula's exponentials, when they are not inputs times `gain`.
     slope: a gradient to which errors of gradients are relative, where it exceeds the largest of the tensor.
     exportable: False when the ONNX exporter of PyTorch has no form for an operator of it (cumprod).
+    flush: multiples of the smallest normal number below which a result may be 0 (σ: its own kernels in PyTorch and
+        ONNX Runtime form 1/(1 + e⁻ˣ), where e⁻ˣ overflows before σ underflows).
     scale: magnitudes to which the error is relative, when not those of the result (signed sums).
     """
 
@@ -50,6 +52,7 @@ class Spelling:
     exponents: Oracle | None = None
     slope: float = 0.0
     exportable: bool = True
+    flush: float = 0.0
 
     @property
     def family(self) -> str:
@@ -81,6 +84,7 @@ class Panel:
         exponents: Oracle | None = None,
         slope: float = 0.0,
         exportable: bool = True,
+        flush: float = 0.0,
     ) -> Callable[[Formula], Formula]:
         """Register the decorated formula as `family/its name`."""
 

@@ -7,8 +7,9 @@ With u the unit roundoff of the format, n the longest sum and R the largest magn
     log domain      |error| ≤ chain · (16 · |y| + R + n) · u
     gradients       |error| ≤ 4 · chain · (n + 16 + 2R) · u · max(|gradient|, slope)
 
-plus four times the smallest subnormal; `chain` counts composed formulas, and |y| is replaced by Σ |terms| where the
-result is a signed sum. 16 covers the elementary functions and the few operations around them.
+plus four times the smallest subnormal (and `flush`, see `Spelling`); `chain` counts composed formulas, and |y| is
+replaced by Σ |terms| where the result is a signed sum. 16 covers the elementary functions and the few operations
+around them.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def expected(entry: Spelling, inputs: Sequence[torch.Tensor], dtype: str, host: 
             allowed = entry.chain * fmt.u * (16 * scale + (r + entry.n))
         else:
             allowed = entry.chain * fmt.u * (entry.n + 16 + 2 * r) * scale
-        return Expected(truth, np.broadcast_to(np.asarray(allowed + 4 * fmt.tiny, dtype=object), truth.shape), fmt)
+        floor = 4 * fmt.tiny + (entry.flush * fmt.min_normal if fmt.precision >= 24 else 0.0)
+        return Expected(truth, np.broadcast_to(np.asarray(allowed + floor, dtype=object), truth.shape), fmt)
 
 
 def expected_gradients(entry: Spelling, inputs: Sequence[torch.Tensor], dtype: str, host: str) -> dict[int, Expected]:

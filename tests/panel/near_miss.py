@@ -25,7 +25,11 @@ Formula: TypeAlias = Callable[..., Tensor | tuple[Tensor, ...]]
 
 @dataclass(frozen=True)
 class NearMiss:
-    """`fn` may return several tensors. `rows` are given to every `logits`, `real` and `positive` argument in turn."""
+    """`fn` may return several tensors; each of `rows` is tried as the first row of the first real-valued argument.
+
+    exportable: False when the ONNX exporter's own decomposition is not the formula (log1p becomes log(1 + x)).
+    differentiable: False when autograd refuses the original (a saved tensor is changed in place).
+    """
 
     name: str
     why: str
@@ -36,6 +40,7 @@ class NearMiss:
     domain: str = "linear"
     rows: tuple[tuple[float, ...], ...] = ()
     exportable: bool = True
+    differentiable: bool = True
 
 
 class NearMisses:
@@ -54,11 +59,14 @@ class NearMisses:
         domain: str = "linear",
         rows: tuple[tuple[float, ...], ...] = (),
         exportable: bool = True,
+        differentiable: bool = True,
     ) -> Callable[[Formula], Formula]:
         """Register the decorated formula."""
 
         def register(fn: Formula) -> Formula:
-            self.entries.append(NearMiss(fn.__name__, why, fn, inputs, demand, families, domain, rows, exportable))
+            self.entries.append(
+                NearMiss(fn.__name__, why, fn, inputs, demand, families, domain, rows, exportable, differentiable)
+            )
             return fn
 
         return register

@@ -328,7 +328,7 @@ def sum_used_elsewhere(x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.log(s), s
 
 
-@near("preserved", X, "an alias sees the division in place", families=("benign",))
+@near("preserved", X, "an alias sees the division in place", families=("benign",), differentiable=False)
 def aliased(x: Tensor) -> Tensor:
     e = x.exp()
     alias = e.view(-1)
@@ -336,7 +336,7 @@ def aliased(x: Tensor) -> Tensor:
     return alias
 
 
-@near("preserved", X, "divided in place after another use", families=("benign",))
+@near("preserved", X, "divided in place after another use", families=("benign",), differentiable=False)
 def used_before_inplace(x: Tensor) -> tuple[Tensor, Tensor]:
     e = x.exp()
     doubled = e * 2

@@ -17,7 +17,7 @@ PANEL = Panel()
 
 Z = (real(8),)
 ZY = (real(8), labels(8))
-bce = partial(PANEL.add, "bce", rows="9", domain="log", loss=True, families=SCALAR)
+bce = partial(PANEL.add, "bce", rows="9", domain="log", loss=True, families=SCALAR, slope=1 / 8)
 preference = partial(PANEL.add, "preference", rows="8", loss=True, families=SCALAR)
 contrast = partial(PANEL.add, "contrastive", rows="4", domain="log", loss=True, families=UNMASKED)
 

@@ -19,7 +19,7 @@ PANEL = Panel()
 XY = (logits(4, 6), target(4, classes=6))
 AB = (logits(3, 5), logits(3, 5))
 nll = partial(PANEL.add, "cross_entropy", rows="4", domain="log", loss=True, families=UNMASKED)
-divergence = partial(PANEL.add, "divergence", rows="19", domain="log", loss=True, families=UNMASKED)
+divergence = partial(PANEL.add, "divergence", rows="19", domain="log", loss=True, families=UNMASKED, slope=1 / 3)
 
 
 def softmax(x: Tensor) -> Tensor:

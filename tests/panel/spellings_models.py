@@ -164,7 +164,8 @@ def gumbel_softmax(x: Tensor, noise: Tensor) -> Tensor:
 
 
 @expectation((queries(4, 3), queries(5, 3)), lambda a, b: O.softmax(-2 * _distances(a, b)),
-             families=("benign", "large"), exponents=lambda a, b: 2 * _distances(O.absolute(a), -O.absolute(b)))  # fmt: skip
+             families=("benign", "large"),
+             exponents=lambda a, b: 2 * _distances(O.absolute(a), -O.absolute(b)))  # fmt: skip
 def kernel_regression_weights(a: Tensor, b: Tensor) -> Tensor:
     d = ((a[:, None] - b[None]) ** 2).sum(-1)
     k = torch.exp(-d / (2 * 0.5**2))

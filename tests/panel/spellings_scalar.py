@@ -20,7 +20,7 @@ P = (probability(12),)
 ACTIVATION = {"n": 1, "families": SCALAR, "loss": True, "slope": 1.0}
 softplus = partial(PANEL.add, "softplus", rows="7", **ACTIVATION)
 log_sigmoid = partial(PANEL.add, "log_sigmoid", rows="8", **ACTIVATION)
-sigmoid = partial(PANEL.add, "sigmoid", rows="10", **ACTIVATION)
+sigmoid = partial(PANEL.add, "sigmoid", rows="10", **ACTIVATION, flush=1.0)
 tanh = partial(PANEL.add, "tanh", rows="10", n=1, families=SCALAR)
 cancel = partial(PANEL.add, "cancellation", rows="12", n=1, families=SCALAR)
 odds = partial(PANEL.add, "odds", rows="13", n=1, families=SCALAR)
@@ -172,17 +172,17 @@ def affine_argument(x: Tensor) -> Tensor:
     return 1.0 / (1.0 + torch.exp(1.0 - 2.0 * x))
 
 
-@sigmoid(Z, lambda x: x * O.sigmoid(x))
+@sigmoid(Z, lambda x: x * O.sigmoid(x), flush=100)
 def silu(x: Tensor) -> Tensor:
     return x / (1 + torch.exp(-x))
 
 
-@sigmoid(Z, lambda x: x * O.sigmoid(x))
+@sigmoid(Z, lambda x: x * O.sigmoid(x), flush=100)
 def silu_of_quotient(x: Tensor) -> Tensor:
     return x * (torch.exp(x) / (torch.exp(x) + 1))
 
 
-@sigmoid(Z, lambda x: x * O.sigmoid(O.const(1.702) * x), gain=2)
+@sigmoid(Z, lambda x: x * O.sigmoid(O.const(1.702) * x), gain=2, flush=100)
 def swish(x: Tensor) -> Tensor:
     return x / (1 + torch.exp(-1.702 * x))
 
@@ -192,7 +192,7 @@ def gated_linear_unit(a: Tensor, b: Tensor) -> Tensor:
     return a * (b.exp() / (1 + b.exp()))
 
 
-@sigmoid(Z, lambda x: x * O.tanh(O.softplus(x)), rows="16")
+@sigmoid(Z, lambda x: x * O.tanh(O.softplus(x)), rows="16", flush=100)
 def mish(x: Tensor) -> Tensor:
     return x * torch.tanh(torch.log(1 + torch.exp(x)))
 

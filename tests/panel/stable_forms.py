@@ -40,13 +40,25 @@ def stable_logsumexp(x: Tensor) -> Tensor:
     return (m + (x - m).exp().sum(-1, keepdim=True).log()).squeeze(-1)
 
 
-@near("clean", R, "softplus by hand, the stable way", families=("benign", "small", "tail", "large"), rows=SPECIAL)
+@near(
+    "clean",
+    R,
+    "softplus by hand, the stable way",
+    families=("benign", "small", "tail", "large"),
+    rows=SPECIAL,
+    exportable=False,
+)
 def stable_softplus(x: Tensor) -> Tensor:
     return torch.clamp(x, min=0) + torch.log1p(torch.exp(-torch.abs(x)))
 
 
-@near("clean", (real(5, 5), labels(5, 5)), "binary cross-entropy by hand, the stable way",
-      families=("benign", "tail", "large"))  # fmt: skip
+@near(
+    "clean",
+    (real(5, 5), labels(5, 5)),
+    "binary cross-entropy by hand, the stable way",
+    families=("benign", "tail", "large"),
+    exportable=False,
+)
 def stable_bce(x: Tensor, y: Tensor) -> Tensor:
     return (torch.relu(x) - x * y + torch.log1p(torch.exp(-x.abs()))).mean()
 

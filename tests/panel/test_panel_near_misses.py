@@ -55,8 +55,8 @@ def _wide(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 def _allowed(miss: NearMiss, inputs: tuple[Tensor, ...], want: float, fmt: Format) -> float:
     r = 1.0
     for spec, t in zip(miss.inputs, inputs, strict=True):
-        finite = t[t.isfinite()] if spec.exponent else t.new_zeros(1)
-        r += 2 * float(finite.abs().max()) if finite.numel() else 0.0
+        finite = t[t.isfinite()] if spec.exponent else t[:0]
+        r += 2 * float(finite.double().abs().max()) if finite.numel() else 0.0
     linear = (24 + 2 * r) * fmt.u * abs(want)
     return linear + ((r + 8) * fmt.u if miss.domain == "log" else 0.0) + 4 * fmt.tiny
 
@@ -90,21 +90,22 @@ def _check_preserved(miss: NearMiss, before: nn.Module, after: object, dtype: st
 def _check_gradients(miss: NearMiss, before: nn.Module, after: nn.Module) -> None:
     """In float64: where the original gradient is finite, the new one equals it."""
     for name, inputs in _cases(miss, "float64"):
-        if not any(name == family for family in ("benign", "tail")) and not name.startswith("row"):
+        if name not in ("benign", "tail") and not name.startswith("row"):
             continue
-        slopes = []
-        for module in (before, after):
-            leaves = [t.clone().requires_grad_(t.is_floating_point()) for t in inputs]
-            total = torch.stack([(t * _cotangent(t)).sum() for t in module(*leaves) if t.is_floating_point()]).sum()
-            wanted = [t for t in leaves if t.requires_grad]
-            if not wanted or not total.requires_grad:
-                slopes.append([])
-                continue
-            grads = torch.autograd.grad(total, wanted, allow_unused=True)
-            slopes.append([torch.zeros_like(t) if g is None else g for t, g in zip(wanted, grads, strict=True)])
-        for old, new in zip(*slopes, strict=True):
+        for old, new in zip(_slopes(before, inputs), _slopes(after, inputs), strict=True):
             known = old.isfinite()
             assert torch.allclose(new[known], old[known], rtol=1e-9, atol=1e-12), f"{name}: {old} became {new}"
+
+
+def _slopes(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """Gradients of a weighted sum of the outputs, zeros where there is none."""
+    leaves = [t.clone().requires_grad_(t.is_floating_point()) for t in inputs]
+    wanted = [t for t in leaves if t.requires_grad]
+    total = torch.stack([(t * _cotangent(t)).sum() for t in module(*leaves) if t.is_floating_point()]).sum()
+    if not total.requires_grad:
+        return [torch.zeros_like(t) for t in wanted]
+    grads = torch.autograd.grad(total, wanted, allow_unused=True)
+    return [torch.zeros_like(t) if g is None else g for t, g in zip(wanted, grads, strict=True)]
 
 
 def _cotangent(t: Tensor) -> Tensor:
@@ -144,7 +145,9 @@ def _check_identical(miss: NearMiss, before: nn.Module, after: nn.Module, dtype:
                 assert torch.equal(old[~old.isnan()], new[~new.isnan()]), name
 
 
-@pytest.mark.parametrize("miss", [m for m in NEAR_MISSES if m.demand == "preserved"], ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    "miss", [m for m in NEAR_MISSES if m.demand == "preserved" and m.differentiable], ids=lambda m: m.name
+)
 def test_gradients_on_pytorch(miss: NearMiss) -> None:
     before = Formula(miss).eval()
     benign = generate(miss.inputs, "benign", "float64", miss.name)

@@ -38,7 +38,6 @@ def test_pytorch(entry: Spelling, dtype: str) -> None:
     fixed, report = stabilize.optimize(module, hosts.example(entry, dtype), allow=_allow(entry), return_report=True)
     bad = failures(outcomes(entry, dtype, "fx", fixed, gradients=True))
     assert not bad, "\n".join([*map(str, bad), str(report)])
-    assert report.rewrites, str(report)
 
 
 @pytest.mark.parametrize(("entry", "dtype"), _cases("onnx"))
@@ -48,4 +47,3 @@ def test_onnx(entry: Spelling, dtype: str) -> None:
     onnx.checker.check_model(fixed, full_check=True)
     bad = failures(outcomes(entry, dtype, "onnx", lambda *inputs: hosts.run_onnx(fixed, inputs, dtype)))
     assert not bad, "\n".join([*map(str, bad), str(report)])
-    assert report.rewrites, str(report)
