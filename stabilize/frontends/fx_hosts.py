@@ -59,6 +59,7 @@ class FxHost:
         self._program = program
         self._fakes = fakes
         self._reading: Reading = read(program)
+        self._plans: HostGraph | None = None
 
     @property
     def view(self) -> View:
@@ -70,11 +71,11 @@ class FxHost:
 
     def refusal(self, replacement: Replacement) -> str | None:
         """Why `patched` could not make this replacement, or None when it can."""
-        return refusal(self._host_graph(self._program.host), replacement)
+        return refusal(self._planning(), replacement)
 
     def can_emit(self, value: Value) -> str | None:
         """Why `value` could not be computed at the end of this graph, or None when it can."""
-        return unavailable(self._host_graph(self._program.host), value)
+        return unavailable(self._planning(), value)
 
     def patched_graph(self, replacements: Sequence[Replacement]) -> fx.Graph | None:
         """A copy of the host graph with replacements made; None when there is nothing to do."""
@@ -87,6 +88,12 @@ class FxHost:
 
     def _host_graph(self, graph: fx.Graph) -> HostGraph:
         return HostGraph(graph, self._reading, self._fakes, self._fake_mode)
+
+    def _planning(self) -> HostGraph:
+        """The host graph itself, to plan with and never to change."""
+        if self._plans is None:
+            self._plans = self._host_graph(self._program.host)
+        return self._plans
 
     def _fake_mode(self) -> AbstractContextManager[object]:
         tensors = [f for f in pytree.tree_leaves(list(self._fakes.values())) if isinstance(f, torch.Tensor)]

@@ -161,10 +161,12 @@ class _Reader:
         first = flat[0].item()
         if bool((flat == flat[0]).all()) or (first != first and bool(flat.isnan().all())):
             return self.b.constant(first, type.dtype, type.shape)
-        if type.rank == 1 and not is_float(type.dtype) and type.dtype != "bool":
-            counted = torch.arange(data.shape[0], dtype=data.dtype, device=data.device)
+        long = [i for i, d in enumerate(data.shape) if d != 1]
+        if len(long) == 1 and not is_float(type.dtype) and type.dtype != "bool":
+            counted = torch.arange(len(flat), dtype=data.dtype, device=data.device)
             if bool((flat == counted).all()):
-                return self.b.make("arange", size=data.shape[0], dtype=type.dtype)
+                values = self.b.make("arange", size=len(flat), dtype=type.dtype)
+                return self.b.unsqueeze(values, [i for i in range(type.rank) if i not in long])
         return None
 
     # --- calls --------------------------------------------------------------------------------------------

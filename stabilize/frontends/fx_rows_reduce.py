@@ -209,6 +209,9 @@ def attention(c: Call) -> Value:
     if not c.given("scale") and not isinstance(width, int):
         raise Unreadable("a scale that depends on a symbolic size")
     scale = float(c.number("scale")) if c.given("scale") else 1.0 / math.sqrt(int(width))
+    if mask is not None and mask.dtype == "bool":
+        # the vocabulary's mask is added to the scores
+        mask = c.b.apply("where", mask, 0.0, c.b.constant(-math.inf, q.dtype))
     operands = (q, k, v) if mask is None else (q, k, v, mask)
     return c.b.make("attention", *operands, scale=scale)
 
