@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
+    from stabilize.frontends.onnx_patch import Patcher
     from stabilize.frontends.onnx_read import Reader
 
     OnnxModel: TypeAlias = onnx.ModelProto | ir.Model | str | os.PathLike[str]
@@ -64,6 +65,13 @@ class OnnxHost:
     def view(self) -> View:
         return self._reader.read()
 
+    @cached_property
+    def _scratch(self) -> Patcher:
+        """A copy to try emission on; nothing of it leaves this host."""
+        from stabilize.frontends.onnx_patch import Patcher
+
+        return Patcher(self._model.clone(), self.view, self.opset)
+
     def patched(self, replacements: Sequence[Replacement]) -> onnx.ModelProto | ir.Model:
         """The model with `replacements` applied; ModelError when one cannot be written in its opset."""
         from stabilize.frontends.onnx_patch import Patcher
@@ -77,13 +85,7 @@ class OnnxHost:
 
     def refusal(self, replacement: Replacement) -> str | None:
         """Why `replacement` cannot be written in this model's opset; None when it can."""
-        from stabilize.frontends.onnx_patch import Patcher
-
-        try:
-            Patcher(self._model.clone(), self.view, self.opset).apply([replacement])
-        except ModelError as error:
-            return str(error)
-        return None
+        return self._scratch.refusal(replacement)
 
     def tensor(self, value: Value) -> torch.Tensor | None:
         """The data of a weight or constant; None for other values, and when its external file is not there."""

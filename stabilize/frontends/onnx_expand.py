@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
-from stabilize.graph.build import Builder
+from stabilize.graph.build import Builder, constant_of
 from stabilize.graph.value import Value
 
 
@@ -55,8 +55,11 @@ def softplus(b: Builder, x: Value) -> Value:
 
 
 def logaddexp(b: Builder, x: Value, y: Value) -> Value:
-    """max(x, y) + log1p(exp(−|x − y|)); equal infinities differ by 0, not by NaN."""
-    gap = b.apply("where", b.make("eq", x, y), b.constant(0.0, x.dtype), b.make("sub", x, y))
+    """max(x, y) + log1p(exp(−|x − y|)); equal infinities, where there may be some, differ by 0, not by NaN."""
+    gap = b.make("sub", x, y)
+    bounds = [constant_of(x), constant_of(y)]
+    if not any(n is not None and math.isfinite(n) for n in bounds):
+        gap = b.apply("where", b.make("eq", x, y), b.constant(0.0, x.dtype), gap)
     tail = b.make("softplus", b.make("neg", b.make("abs", gap)))
     return b.make("add", b.make("maximum", x, y), tail)
 

@@ -69,10 +69,18 @@ class Patcher:
 
     # --- one replacement --------------------------------------------------------------------------------------
 
-    def _replace(self, name: str, replacement: Replacement) -> list[ir.Node]:
-        """Emit the new value, let it take over; returns the nodes that lost an output."""
-        old, position = self._by_name[name], self._position[name]
-        producer = old.producer()
+    def refusal(self, replacement: Replacement) -> str | None:
+        """Why `replacement` cannot be written; None when it can. Makes nodes, but puts none into the graph."""
+        try:
+            for name, placed in self._placed([replacement]):
+                self._emit(name, placed)
+        except ModelError as error:
+            return str(error)
+        return None
+
+    def _emit(self, name: str, replacement: Replacement) -> tuple[ir.Value, list[ir.Node]]:
+        """The host value of the new expression, and the nodes made for it."""
+        producer, position = self._by_name[name].producer(), self._position[name]
         assert producer is not None, "placed at a node"
         prefix = producer.name or name
         self._emitter.nodes = []
@@ -86,7 +94,12 @@ class Patcher:
             new = self._emitter.value(replacement.new).host
         except CannotEmit as error:
             raise ModelError(f"{name}: its replacement cannot be written in ONNX: {error}") from error
-        made = list(self._emitter.nodes)
+        return new, list(self._emitter.nodes)
+
+    def _replace(self, name: str, replacement: Replacement) -> list[ir.Node]:
+        """Emit the new value, let it take over; returns the nodes that lost an output, and the new ones."""
+        old, position = self._by_name[name], self._position[name]
+        new, made = self._emit(name, replacement)
         if made:
             self._graph.insert_after(self._last[position], made)
             self._last[position] = made[-1]
