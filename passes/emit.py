@@ -328,7 +328,11 @@ class Emitter:
         if reading.exponent.is_zero:
             return self.finish(reading.coefficient, like)
         body = self.finish(self.exponential(reading.exponent, self.carrier(like, reading.exponent)), like, expand=False)
-        return self.finish(self.engine.times(reading.coefficient, body), like)
+        c = reading.coefficient
+        if c.op == "div" and c.index >= self.host_size:  # multiply first: (w·e)/Σ rounds like the original
+            top = self.engine.times(c.operands[0], body)
+            return self.finish(self.engine.over(top, c.operands[1]), like)
+        return self.finish(self.engine.times(c, body), like)
 
     def log(self, form: Linear, like: Value) -> Value:
         """`form` as a value of the type of `like`."""

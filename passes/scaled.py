@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TypeAlias, cast, final
 
@@ -74,7 +74,7 @@ class Engine:
         self._linear: dict[Value, Linear] = {}
         self._scaled: dict[Value, Scaled] = {}
         self._weighted: dict[Value, WeightedSum] = {}
-        #: sums of this engine's making that hold a term of size about 1
+        #: sums made here that hold a term of size about 1
         self.normalised: set[Value] = set()
 
     def read(self, values: list[Value]) -> None:
@@ -150,42 +150,52 @@ class Engine:
     def supported(self, reading: Scaled, extra: Fraction | None = None) -> Scaled:
         """A weighted sum (plus `extra` > 0) shifted by the maximum over its *support*, the entries of nonzero weight.
 
-        A mask given as 0/1 weights hides large entries; a maximum over those would underflow all others. The shift is
-        kept finite, so that rows without support stay 0 instead of turning into NaN.
+        A mask given as 0/1 weights hides large entries; a maximum over those would underflow all others.
         """
         weighted = self._weighted.get(reading.coefficient)
         if weighted is None:
             return reading
         b, host = self.builder, weighted.host
-        shape, axes = host.operands[0].shape, host.axes
-        shown = self.support(weighted)
-        dtype = self.algebra.dtype_of(shown)
-        logits = self.algebra.materialise(shown, dtype)
-        floor = math.log(extra) if extra is not None else -FORMATS[dtype].max
-        top = b.make("detach", b.apply("maximum", b.reduce("max", logits, axes), floor))
-        weights = b.cast(weighted.weights, dtype)
-        terms = b.expand(b.make("mul", weights, b.make("exp", b.make("sub", logits, top))), shape)
-        total = b.reduce("sum", terms, axes)
+        top, capped = self.shift(weighted, extra)
+        weights = b.cast(weighted.weights, capped.dtype)
+        terms = b.expand(b.make("mul", weights, b.make("exp", capped)), host.operands[0].shape)
+        total = b.reduce("sum", terms, host.axes)
         if weighted.scale != 1:
             total = b.apply("mul", total, weighted.scale)
         if extra is not None:
             total = b.make("add", total, b.make("exp", b.apply("sub", math.log(extra), top)))
         self.normalised.add(total)
         if not host.attr("keepdim"):
-            total, top = b.squeeze(total, axes), b.squeeze(top, axes)
+            total, top = b.squeeze(total, host.axes), b.squeeze(top, host.axes)
         self.settle(total)
-        rest = reading.exponent - self.weighted_exponent(weighted)
-        return Scaled(total, rest + Linear.of(top))
+        return Scaled(total, reading.exponent - self.weighted_exponent(weighted) + Linear.of(top))
+
+    def shift(self, weighted: WeightedSum, extra: Fraction | None = None) -> tuple[Value, Value]:
+        """(M, min(s − M, T)): M the maximum of s over the support (and ln `extra`), finite even where that is empty.
+
+        Entries of weight 0 may lie above M: they are capped where their exponential is still finite, so that
+        0·exp is 0 and the gradient by the weight is not lost. Within the support the cap is never reached.
+        """
+        b, axes = self.builder, weighted.host.axes
+        form = weighted.varying
+        dtype = self.carrier(form)
+        exponents = self.algebra.materialise(form, dtype)
+        zero = b.constant(0.0, weighted.weights.dtype)
+        shown = b.apply("where", b.make("ne", weighted.weights, zero), exponents, -math.inf)
+        floor = math.log(extra) if extra is not None else -FORMATS[dtype].max
+        top = b.make("detach", b.apply("maximum", b.reduce("max", shown, axes), floor))
+        cap = float(round(0.8 * FORMATS[dtype].exp_overflow))
+        return top, b.apply("minimum", b.make("sub", exponents, top), cap)
+
+    def carrier(self, form: Linear) -> str:
+        """The format exponents are carried in: at least float32."""
+        dtype = self.algebra.dtype_of(form)
+        return dtype if FORMATS[dtype].precision >= 24 else "float32"
 
     def settle(self, total: Value) -> None:
         """Read `total`, shifted already, as itself: reading it again would shift it again."""
         self.normalised.add(total)
         self._scaled[total] = self.plain(total)
-
-    def support(self, weighted: WeightedSum) -> Linear:
-        zero = self.builder.constant(0.0, weighted.weights.dtype)
-        nonzero = self.builder.make("ne", weighted.weights, zero)
-        return self.hide(weighted.varying, nonzero, weighted.weights)
 
     def weighted_exponent(self, weighted: WeightedSum) -> Linear:
         source = weighted.host.operands[0]
@@ -419,24 +429,28 @@ def boolean(value: Value) -> Value | None:
 
 def _sc_div(e: Engine, v: Value) -> Scaled:
     a, b = (e.scaled(o) for o in v.operands)
-    weighted = e.weighted(b.coefficient)
+    weighted, extra = _denominator(e, v.operands[1], b)
     if weighted is not None:
-        b = e.supported(b)
-    elif v.operands[1].op == "add":
-        weighted, b = _guarded(e, v.operands[1], b)
-    if weighted is not None and _carries(a.coefficient, weighted.weights):
-        a = Scaled(a.coefficient, a.exponent - weighted.varying + e.support(weighted))
+        b = e.supported(b if extra is None else e.scaled(_unguarded(v.operands[1])), extra)
+        if _carries(a.coefficient, weighted.weights):
+            top, capped = e.shift(weighted, extra)
+            a = Scaled(a.coefficient, a.exponent - weighted.varying + Linear.of(capped) + Linear.of(top))
     return Scaled(e.over(a.coefficient, b.coefficient), a.exponent - b.exponent)
 
 
-def _guarded(e: Engine, total: Value, reading: Scaled) -> tuple[WeightedSum | None, Scaled]:
-    """Σ w·exp(s) + ε as a denominator: shifted by the maximum over the support and ln ε."""
-    for part, guard in (total.operands, total.operands[::-1]):
-        weighted = e.weighted(e.scaled(part).coefficient)
-        k = number_of(guard)
-        if weighted is not None and k is not None and k > 0:
-            return weighted, e.supported(e.scaled(part), extra=k)
-    return None, reading
+def _denominator(e: Engine, value: Value, reading: Scaled) -> tuple[WeightedSum | None, Fraction | None]:
+    """(the weighted sum that `value` is, a positive number added to it as a guard)."""
+    weighted = e.weighted(reading.coefficient)
+    if weighted is None and value.op == "add":
+        for part, guard in (value.operands, value.operands[::-1]):
+            k = number_of(guard)
+            if k is not None and k > 0:
+                return e.weighted(e.scaled(part).coefficient), k
+    return weighted, None
+
+
+def _unguarded(value: Value) -> Value:
+    return value.operands[0] if number_of(value.operands[0]) is None else value.operands[1]
 
 
 def _carries(coefficient: Value, weights: Value) -> bool:
@@ -528,7 +542,7 @@ def _shifted_mean(e: Engine, v: Value, reading: Scaled, k: Fraction) -> Scaled:
     """k·mean exp(s) over a symbolic number of entries: ln n is no number, so the mean itself is shifted."""
     b, source = e.builder, v.operands[0]
     varying, fixed = e.algebra.pull(reading.exponent, v.axes, source.type.rank)
-    logits = e.algebra.materialise(varying, _carrier(e, varying), source.shape)
+    logits = e.algebra.materialise(varying, e.carrier(varying), source.shape)
     top = b.make("detach", b.apply("maximum", b.reduce("max", logits, v.axes), -FORMATS[logits.dtype].max))
     mean = b.reduce("mean", b.make("exp", b.make("sub", logits, top)), v.axes)
     e.normalised.add(mean)
@@ -566,18 +580,12 @@ def _sc_prod(e: Engine, v: Value) -> Scaled | None:
     if reading.trivial or reading.number is None or reading.number <= 0:
         return None
     form = reading.exponent + Linear.number(_ln(reading.number))
-    exponents = e.algebra.materialise(form, _carrier(e, form), source.shape)
+    exponents = e.algebra.materialise(form, e.carrier(form), source.shape)
     if v.op == "prod":
         total = e.builder.make("sum", exponents, axes=v.axes, keepdim=v.attr("keepdim"))
     else:
         total = e.builder.make("cumsum", exponents, axis=v.axes[0])
     return Scaled(e.one(v.dtype), Linear.of(total))
-
-
-def _carrier(e: Engine, form: Linear) -> str:
-    """The format exponents are carried in: at least float32."""
-    dtype = e.algebra.dtype_of(form)
-    return dtype if FORMATS[dtype].precision >= 24 else "float32"
 
 
 def _sc_cumsum(e: Engine, v: Value) -> Scaled | None:
@@ -607,7 +615,7 @@ def _sc_extremum(e: Engine, v: Value) -> Scaled | None:
     forms = [_positive_form(e, o) for o in v.operands]
     if forms[0] is None or forms[1] is None or all(e.scaled(o).trivial for o in v.operands):
         return None
-    dtype = _carrier(e, forms[0] + forms[1])
+    dtype = e.carrier(forms[0] + forms[1])
     a, b = (e.algebra.materialise(f, dtype) for f in forms if f is not None)
     return Scaled(e.one(v.dtype), Linear.of(e.builder.make(v.op, a, b)))
 
@@ -624,7 +632,7 @@ def _sc_where(e: Engine, v: Value) -> Scaled | None:
     forms = [_positive_form(e, o) for o in (a, b)]
     if forms[0] is None or forms[1] is None:
         return None
-    dtype = _carrier(e, forms[0] + forms[1])
+    dtype = e.carrier(forms[0] + forms[1])
     x, y = (e.algebra.materialise(f, dtype) for f in forms if f is not None)
     return Scaled(e.one(v.dtype), Linear.of(e.builder.make("where", condition, x, y)))
 
@@ -640,7 +648,13 @@ def _sc_view(e: Engine, v: Value) -> Scaled | None:
     if reading.number is not None:
         return Scaled(reading.coefficient, form)
     whole = e.builder.expand(reading.coefficient, source.shape)
-    return Scaled(e.builder.make(v.op, whole, *v.operands[1:], **dict(v.attrs)), form)
+    moved = e.builder.make(v.op, whole, *v.operands[1:], **dict(v.attrs))
+    weighted = e.weighted(reading.coefficient)
+    if weighted is not None and v.op == "unsqueeze" and v.axes == weighted.host.axes:
+        host = weighted.host
+        kept = e.builder.reduce("sum", host.operands[0], host.axes)
+        e.weigh(moved, replace(weighted, host=kept))
+    return Scaled(moved, form)
 
 
 def _sc_cast(e: Engine, v: Value) -> Scaled | None:

@@ -2,6 +2,7 @@
 
     loss = M + log1p(expm1(−M) + Σ_{k≠y} e^{d_k − M}),   d_k = z_k − z_y,   M = max(0, max_{k≠y} d_k)
 
+Where z_y = −inf the loss is +inf and where a row is NaN, +inf or all −inf it is NaN, as in every other form.
 For M = 0 (y leads) this is log1p(Σ_{k≠y} e^{d_k}), which does not round to 0 until the sum itself underflows. The
 derivative by z_y is −Σ_{k≠y} p_k, formed without the cancellation of p_y − 1; the one by z_k is p_k. M carries no
 gradient (its contributions cancel over the reals). Masked classes (−inf) contribute 0; nothing is ever inf − inf
@@ -16,6 +17,7 @@ import math
 from fractions import Fraction
 from typing import cast, final
 
+from stabilize.formats import FORMATS
 from stabilize.graph.value import Value
 from stabilize.passes.catalogue import COLLAPSE
 from stabilize.passes.fused import LOSS_SINKS, ReducedLoss, RowLoss, class_axis, read_loss
@@ -54,12 +56,16 @@ def row_loss(ctx: Context, row: RowLoss) -> Value:
     dtype = row.logits.dtype if row.logits.dtype == "float64" else "float32"
     z = b.cast(row.logits, dtype)
     index = b.unsqueeze(row.target, (axis,))
-    true = b.make("gather", z, index, axis=axis)
+    picked = b.make("gather", z, index, axis=axis)
+    true = b.apply("maximum", picked, -FORMATS[dtype].max)  # finite, so that a masked class stays −inf beside it
     others = b.make("where", _is_target(ctx, row), b.constant(-math.inf, dtype), b.make("sub", z, true))
     top = b.make("detach", b.apply("maximum", b.reduce("max", others, (axis,)), 0.0))
     total = b.reduce("sum", b.make("exp", b.make("sub", others, top)), (axis,))
     excess = b.make("add", total, b.make("expm1", b.neg(top)))
-    return b.squeeze(b.make("add", top, b.make("log1p", excess)), (axis,))
+    loss = b.make("add", top, b.make("log1p", excess))
+    masked = b.make("sub", true, picked)  # 0, or +inf where the target is masked
+    undefined = b.apply("mul", b.make("detach", b.reduce("max", z, (axis,))), 0.0)  # 0, or NaN
+    return b.squeeze(b.make("add", loss, b.make("add", masked, undefined)), (axis,))
 
 
 def _is_target(ctx: Context, row: RowLoss) -> Value:
