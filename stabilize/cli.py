@@ -1,8 +1,8 @@
 """The command line: `stabilize optimize` and `stabilize certify`.
 
-Exit status: 0 done, nothing unsafe left; 1 something was declined, or a certificate was; 2 bad usage or unreadable
-input, told in one line on stderr; 3 a defect of this program, with its traceback. Results go to stdout, progress to
-stderr and only to a terminal.
+Exit status: 0 done, nothing unsafe left; 1 something found was not fixed, or a certificate was declined; 2 bad usage
+or unreadable input, told in one line on stderr; 3 a defect of this program, with its traceback. Results go to stdout,
+progress to stderr and only to a terminal.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import stabilize
 from stabilize.errors import StabilizeError, UsageError
 
 if TYPE_CHECKING:
-    from stabilize.report import Certificate, Report
+    from stabilize.report import Certificate, Finding, Report
 
 FOUND, BAD_INPUT, DEFECT = 1, 2, 3
 
@@ -114,7 +114,7 @@ def optimize_command(
 ) -> None:
     """Write a stable version of MODEL to OUT.
 
-    Prints one line per rewrite. Exits with 1 when a match was declined and so left as it was.
+    Prints one line per rewrite. Exits with 1 when something was found and left as it was.
     """
     from stabilize.arguments import check_output, read_model, write_file, write_model
     from stabilize.report import counted
@@ -142,7 +142,7 @@ def optimize_command(
             text = report.to_json() + "\n"
             write_file(report_path, lambda file: file.write(text.encode()))
     _print_report(report, output)
-    if report.declined:
+    if report.declined or _without_a_fix(report):
         context.exit(FOUND)
 
 
@@ -183,7 +183,15 @@ def _print_report(report: Report, output: str) -> None:
         click.echo(f"{place(rewrite)}: {rewrite.code} {rewrite.name}: {rewrite.naive} → {rewrite.stable}")
     for declined in report.declined:
         click.echo(f"{place(declined)}: {declined.code} {declined.name}: declined: {declined.reason}")
+    for finding in _without_a_fix(report):
+        click.echo(f"{place(finding)}: {finding.code} {finding.name}: not fixed: {finding.message}")
     click.echo(f"{output}: {summary(report)}")
+
+
+def _without_a_fix(report: Report) -> list[Finding]:
+    """Findings that nothing was proposed for: they tell of a bug that no rewrite may touch."""
+    told = {(declined.code, declined.node) for declined in report.declined}
+    return [f for f in report.findings if not f.fixable and f.severity != "info" and (f.code, f.node) not in told]
 
 
 @contextmanager

@@ -32,15 +32,19 @@ class Clean(torch.nn.Module):
     def forward(self, x):
         return torch.softmax(x, dim=-1)
 
-class Guarded(torch.nn.Module):
+class WrongOne(torch.nn.Module):
     def forward(self, x):
-        return torch.log(x + 1e-9)
+        e = torch.exp(x - x.max(dim=-1, keepdim=True).values)
+        return e / (1 + e.sum(dim=-1, keepdim=True))
 
 def head():
     return Head(), (torch.randn(3, 5),)
 
 def clean():
     return Clean(), (torch.randn(3, 5),)
+
+def wrong_one():
+    return WrongOne(), (torch.randn(3, 5),)
 
 def keywords():
     return Head(), {"x": torch.randn(3, 5)}
@@ -178,6 +182,16 @@ def test_a_clean_model_says_so(run: Callable[..., Outcome]) -> None:
     assert outcome == Outcome(0, "out.pt2: 0 findings, 0 rewrites, 0 declined\n", "")
 
 
+def test_what_cannot_be_fixed_is_told_and_exits_1(run: Callable[..., Outcome]) -> None:
+    outcome = run("optimize", "models:wrong_one", "-o", "out.pt2")
+    assert (outcome.status, outcome.err) == (1, "")
+    told, total = outcome.out.splitlines()
+    assert told.startswith("models.py:15: ")
+    assert "not fixed" in told
+    assert total.endswith("0 rewrites, 0 declined")
+    assert Path("out.pt2").exists()
+
+
 # -- certify --------------------------------------------------------------------------------------------------------
 
 
@@ -293,6 +307,45 @@ def test_an_input_can_be_overwritten_by_its_output(run: Callable[..., Outcome]) 
     onnx.save(softmax_model(), "m.onnx")
     assert run("optimize", "m.onnx", "-o", "m.onnx").status == 0
     assert "Softmax" in [node.op_type for node in onnx.load("m.onnx").graph.node]
+
+
+def test_external_data_goes_with_the_model(run: Callable[..., Outcome]) -> None:
+    weight = np.random.default_rng(0).normal(size=(16, 5)).astype(np.float32)
+    model = softmax_model()
+    model.graph.node.insert(0, helper.make_node("MatMul", ["a", "W"], ["x"]))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "W"))
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("a", TensorProto.FLOAT, ["n", 16]))
+    Path("in").mkdir()
+    Path("out").mkdir()
+    onnx.save(model, "in/m.onnx", save_as_external_data=True, location="m.weights", size_threshold=0)
+    a = np.full((2, 16), 100, np.float32)
+    logits = torch.tensor(a @ weight)
+    for target in ("out/fixed.onnx", "in/fixed.onnx", "in/m.onnx"):
+        outcome = run("optimize", "in/m.onnx", "-o", target)
+        assert (outcome.status, outcome.err) == (0, "")
+        session = onnxruntime.InferenceSession(target, providers=["CPUExecutionProvider"])
+        np.testing.assert_allclose(session.run(None, {"a": a})[0], logits.softmax(-1).numpy(), rtol=1e-4, atol=1e-30)
+    assert sorted(os.listdir("out")) == ["fixed.onnx", "m.weights"]
+    assert Path("in/m.weights").read_bytes() == Path("out/m.weights").read_bytes()
+
+
+def test_a_linked_output_is_written_where_it_points(run: Callable[..., Outcome]) -> None:
+    Path("real").mkdir()
+    Path("out.pt2").symlink_to("real/out.pt2")
+    assert run("optimize", "models:head", "-o", "out.pt2").status == 0
+    assert Path("out.pt2").is_symlink()
+    assert Path("real/out.pt2").is_file()
+
+
+def test_output_permissions_follow_the_umask(run: Callable[..., Outcome]) -> None:
+    onnx.save(softmax_model(), "m.onnx")
+    before = os.umask(0o027)
+    try:
+        assert run("optimize", "models:head", "-o", "out.pt2").status == 0
+        assert run("optimize", "m.onnx", "-o", "out.onnx").status == 0
+    finally:
+        os.umask(before)
+    assert {oct(Path(name).stat().st_mode & 0o777) for name in ("out.pt2", "out.onnx")} == {"0o640"}
 
 
 # -- processes ------------------------------------------------------------------------------------------------------
