@@ -186,7 +186,7 @@ def test_what_cannot_be_fixed_is_told_and_exits_1(run: Callable[..., Outcome]) -
     outcome = run("optimize", "models:wrong_one", "-o", "out.pt2")
     assert (outcome.status, outcome.err) == (1, "")
     told, total = outcome.out.splitlines()
-    assert told.startswith("models.py:15: ")
+    assert told.startswith("models.py:16: ")
     assert "not fixed" in told
     assert total.endswith("0 rewrites, 0 declined")
     assert Path("out.pt2").exists()
