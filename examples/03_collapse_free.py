@@ -52,6 +52,7 @@ def leads() -> None:
             line += f"   {loss.item():<12.6g}  {z.grad[0, 0].item():<12.6g}"
             if module is fixed:
                 torch.testing.assert_close(loss.double(), exact.reshape(1), rtol=1e-5, atol=0)
+                torch.testing.assert_close(z.grad[:, 0].double(), torch.expm1(-exact).reshape(1), rtol=1e-5, atol=0)
         print(f"{line}   {exact.item():.6g}")
 
 
