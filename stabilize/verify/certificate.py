@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, final
 
@@ -32,6 +33,10 @@ _LOGARITHMIC: Final = frozenset(
 )  # fmt: skip
 _ARB_ELEMENTS: Final = 4096
 _SHADOW_ELEMENTS: Final = 2**22
+_GRADIENT_ENTRIES: Final = 8
+
+#: Operators that PyTorch computes as NaN at infinite operands, by their definition as (1 − y)·x + softplus(−x).
+_UNDEFINED_AT_INFINITY: Final = frozenset({"bce_with_logits"})
 
 
 @final
@@ -124,7 +129,19 @@ def certify_rewrite(
     size = _elements(problem) if problem is not None else 0
     if problem is None or size > _SHADOW_ELEMENTS:
         return Certificate(False, "its shapes can be neither made small nor evaluated as they are", "float64", ())
-    return _Judge(problem, "arb" if size <= _ARB_ELEMENTS else "float64", seed).certificate()
+    with _single_threaded():
+        return _Judge(problem, "arb" if size <= _ARB_ELEMENTS else "float64", seed).certificate()
+
+
+@contextmanager
+def _single_threaded() -> Generator[None]:
+    """Torch on one thread: on tensors this small, waking the others costs more than the work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _elements(problem: Problem) -> int:
@@ -144,6 +161,7 @@ class _Judge:
         original = cone([problem.old])
         self.logarithmic = any(v.op in _LOGARITHMIC for v in original)
         self.reduces = any(_reduced_length(v) > 1 for v in both)
+        self.undefined_at_infinity = any(v.op in _UNDEFINED_AT_INFINITY for v in both)
         self.n = max(_reduced_length(v) for v in both)
         self.drivers = [o for v in original if v.op in EXPONENTIAL for o in v.operands if is_float(o.dtype)]
         self.wrt = [leaf for leaf in problem.leaves if is_float(leaf.dtype)]
@@ -234,18 +252,19 @@ class _Judge:
         excused: Bools | None = None
         lost = torch.isnan(after)
         if family.poisoned and self.reduces and bool(lost.any()):
-            excused = np.asarray(lost.numpy(), dtype=bool) & self._depends_on_infinity(family)
+            excused = np.asarray(lost.numpy(), dtype=bool) & self._depends_on(family, torch.isposinf)
+        if self.undefined_at_infinity and not bool(torch.isfinite(after).all()):
+            excused = np.asarray((~torch.isfinite(after)).numpy(), dtype=bool) & self._depends_on(family, torch.isinf)
         singular = is_nan(truth.values) & np.asarray((torch.isnan(before) & ~lost).numpy(), dtype=bool)
         if singular.any():
             limit = at_limit(after, (self._approached(family, 1), self._approached(family, 2)), self.n)
             excused = singular & limit if excused is None else excused | (singular & limit)
         return excused
 
-    def _depends_on_infinity(self, family: Family) -> Bools:
-        """Elements of the result that depend on an input of +inf: those that turn NaN when it does."""
+    def _depends_on(self, family: Family, special: Callable[[torch.Tensor], torch.Tensor]) -> Bools:
+        """Elements of the result that depend on a special input: those that turn NaN when it does."""
         tensors = {
-            leaf: t.masked_fill(torch.isposinf(t), math.nan) if leaf in self.wrt else t
-            for leaf, t in family.tensors.items()
+            leaf: t.masked_fill(special(t), math.nan) if leaf in self.wrt else t for leaf, t in family.tensors.items()
         }
         return np.asarray(torch.isnan(execute([self.problem.old], tensors)[0]).numpy(), dtype=bool)
 
@@ -278,7 +297,8 @@ class _Judge:
         new = backward(after[0], after[1], cotangent)
         cancelled = self._cancelled(family, truth)
         verdicts: list[Verdict] = []
-        for i, exact in enumerate(truth.gradients(self.wrt, cotangent)):
+        positions = [_spread(a, b) for a, b in zip(old, new, strict=True)]
+        for i, exact in enumerate(truth.gradients(self.wrt, cotangent, positions)):
             allowed = bounds.of_gradients(max(largest(exact), cancelled[i]))
             verdicts.append(judge_gradient(old[i], new[i], exact, allowed))
         return verdicts
@@ -306,7 +326,9 @@ class _Judge:
             return [size for _ in self.wrt]
         steepest = [0.0 for _ in self.wrt]
         for driver in drivers:
-            slopes = backward(driver, inputs, torch.ones_like(driver), keep=True)
+            # uneven weights, so that a shift by a mean does not cancel
+            weights = 1.0 + 0.5 * torch.cos(torch.arange(driver.numel())).reshape(driver.shape)
+            slopes = backward(driver, inputs, weights.to(driver.dtype), keep=True)
             sizes = [float(s.abs().nan_to_num(0.0, 0.0, 0.0).max()) if s.numel() else 0.0 for s in slopes]
             steepest = [max(a, b) for a, b in zip(steepest, sizes, strict=True)]
         return [size * slope for slope in steepest]
@@ -332,6 +354,15 @@ def _reduced_length(value: Value) -> int:
     if value.op in ("softmax", "log_softmax", "cumsum", "cumprod", "logcumsumexp"):
         return shape[value.axes[0]]
     return 1
+
+
+def _spread(before: torch.Tensor, after: torch.Tensor) -> list[int]:
+    """Flat positions at which gradients are judged: evenly spread ones, and the largest entry of either."""
+    count = before.numel()
+    chosen = set(range(0, count, max(1, -(-count // _GRADIENT_ENTRIES))))
+    if count:
+        chosen |= {int(g.double().abs().nan_to_num(-1.0, -1.0, -1.0).argmax()) for g in (before, after)}
+    return sorted(chosen)
 
 
 def _result(family: Family, values: Verdict, slopes: Sequence[Verdict]) -> FamilyResult:

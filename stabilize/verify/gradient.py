@@ -34,7 +34,7 @@ def gradient(
     cotangent: torch.Tensor,
     *,
     floor: int = -1200,
-    entries: int | None = None,
+    positions: Sequence[Sequence[int]] | None = None,
 ) -> list[OracleArray]:
     """The gradient of Σ cotangent·root with respect to each leaf of `wrt`; `reals.UNKNOWN` is "not judged".
 
@@ -43,18 +43,17 @@ def gradient(
     `root` that are not finite at the base point are left out of the sum.
 
     floor: as in `oracle.evaluate`.
-    entries: at most so many entries of each leaf are judged, evenly spread; None for all.
+    positions: for each leaf, the flat positions of the entries to judge; None for all.
     """
     rungs = [_Rung(root, leaves, cotangent, *rung, floor) for rung in _LADDER]
-    return [_leaf_gradient(rungs, leaf, leaves[leaf], entries) for leaf in wrt]
+    chosen = [range(leaves[leaf].numel()) for leaf in wrt] if positions is None else positions
+    return [_leaf_gradient(rungs, leaf, leaves[leaf], each) for leaf, each in zip(wrt, chosen, strict=True)]
 
 
-def _leaf_gradient(rungs: Sequence[_Rung], leaf: Value, data: torch.Tensor, entries: int | None) -> OracleArray:
+def _leaf_gradient(rungs: Sequence[_Rung], leaf: Value, data: torch.Tensor, positions: Sequence[int]) -> OracleArray:
     result: OracleArray = np.full(tuple(data.shape), UNKNOWN, dtype=object)
-    count = data.numel()
-    step = 1 if entries is None else max(1, -(-count // entries))
     finite = [bool(x) for x in torch.isfinite(data).flatten().numpy()]
-    for position in range(0, count, step):
+    for position in positions:
         if not finite[position]:
             continue
         index = np.unravel_index(position, result.shape) if result.ndim else ()

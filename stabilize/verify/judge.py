@@ -20,8 +20,9 @@ there (∞/∞ in eˣ/(1 + eˣ) at +inf, 0·NaN at a masked entry) and the repla
 Gradients. The same with 4·(n + 16)·u + 8·R·u_s, relative to the largest entry, or to the largest cotangent times
 sensitivity where entries cancel; and no finite entry may become NaN or infinite.
 
-One exception: an element that depends on an input of +inf through a reduction may become NaN (a softmax of a row
-that holds +inf is NaN throughout, where the naive quotient has zeros beside the NaN).
+Exceptions. An element that depends on an input of +inf through a reduction may become NaN (a softmax of a row
+that holds +inf is NaN throughout, where the naive quotient has zeros beside the NaN). Another: PyTorch's binary
+cross-entropy of an infinite logit is not defined.
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ from stabilize.verify.shrink import Problem, widen
 
 #: Precision at which the oracle of a certificate gives up on an element (`oracle.evaluate` alone goes further).
 _MAX_BITS: Final = 2**13
-_GRADIENT_ENTRIES: Final = 10
 
 
 class Truth(Protocol):
@@ -31,7 +30,11 @@ class Truth(Protocol):
         """Every value of the original's cone by index, or None when they are not all known."""
         ...
 
-    def gradients(self, wrt: Sequence[Value], cotangent: torch.Tensor) -> list[AnyArray]: ...
+    def gradients(
+        self, wrt: Sequence[Value], cotangent: torch.Tensor, positions: Sequence[Sequence[int]]
+    ) -> list[AnyArray]:
+        """The gradient with respect to each leaf of `wrt`, known at least at `positions` (flat, for each leaf)."""
+        ...
 
 
 @final
@@ -45,9 +48,11 @@ class ArbTruth:
         needed = cone([problem.old], tensors)
         self.intermediates = arrays if all(v.index in arrays for v in needed) else None
 
-    def gradients(self, wrt: Sequence[Value], cotangent: torch.Tensor) -> list[AnyArray]:
+    def gradients(
+        self, wrt: Sequence[Value], cotangent: torch.Tensor, positions: Sequence[Sequence[int]]
+    ) -> list[AnyArray]:
         return list(
-            gradient.gradient(self._root, self._tensors, wrt, cotangent, floor=self._floor, entries=_GRADIENT_ENTRIES)
+            gradient.gradient(self._root, self._tensors, wrt, cotangent, floor=self._floor, positions=positions)
         )
 
 
@@ -69,7 +74,9 @@ class ShadowTruth:
         self.values = arrays[problem.old.index]
         self._result = execute([wide.old], self._leaves)[0]
 
-    def gradients(self, wrt: Sequence[Value], cotangent: torch.Tensor) -> list[AnyArray]:
+    def gradients(
+        self, wrt: Sequence[Value], cotangent: torch.Tensor, positions: Sequence[Sequence[int]]
+    ) -> list[AnyArray]:
         inputs = [self._leaves[self._twin[leaf.index]] for leaf in wrt]
         return [g.numpy() for g in backward(self._result, inputs, cotangent.double())]
 
