@@ -235,34 +235,45 @@ def _rebuild(
     *,
     widened: bool = False,
 ) -> Problem:
+    made = rebuild([old, new], leaves, sizes, widened=widened)
+    small_data: dict[Value, torch.Tensor] = {}
+    for leaf, tensor in data.items():
+        twin = made[leaf.index]
+        part = tensor[tuple(slice(n) for n in cast("tuple[int, ...]", twin.shape))].to(torch_dtype(twin.dtype))
+        if tuple(part.shape) != twin.shape:
+            raise _RefusedError
+        small_data[twin] = part
+    ends = tuple(made[leaf.index] for leaf in leaves)
+    return Problem(made[old.index], made[new.index], ends, small_data, bool(sizes), made)
+
+
+def rebuild(
+    roots: Sequence[Value], leaves: Sequence[Value], sizes: Mapping[Dim, int], *, widened: bool = False
+) -> dict[int, Value]:
+    """The cone of `roots` in a graph of its own: index of each value → its twin, with leaves as inputs.
+
+    sizes: what becomes of dimensions; others stay. widened: floats become float64.
+    """
+
     def dtype(name: str) -> str:
         return "float64" if widened and is_float(name) else name
 
     builder = Builder()
     built: dict[int, Value] = {}
-    small_data: dict[Value, torch.Tensor] = {}
     for leaf in leaves:
-        shape = _mapped(leaf.shape, sizes)
-        made = builder.input(f"leaf{leaf.index}", TensorType(dtype(leaf.dtype), shape))
-        built[leaf.index] = made
-        if leaf in data:
-            small_data[made] = data[leaf][tuple(slice(n) for n in cast("tuple[int, ...]", shape))]
-            small_data[made] = small_data[made].to(torch_dtype(made.dtype))
-            if tuple(small_data[made].shape) != shape:
-                raise _RefusedError
-    for value in cone([old, new], leaves):
+        type = TensorType(dtype(leaf.dtype), _mapped(leaf.shape, sizes))
+        built[leaf.index] = builder.input(f"leaf{leaf.index}", type)
+    for value in cone(roots, leaves):
         if value.index in built:
             continue
         attrs = {name: _mapped_attr(value, name, attr, sizes) for name, attr in value.attrs}
         if "dtype" in attrs:
             attrs["dtype"] = dtype(cast(str, attrs["dtype"]))
-        made = builder.make(value.op, *(built[o.index] for o in value.operands), **attrs)
-        if made.shape != _mapped(value.shape, sizes):
+        twin = builder.make(value.op, *(built[o.index] for o in value.operands), **attrs)
+        if twin.shape != _mapped(value.shape, sizes):
             raise _RefusedError
-        built[value.index] = made
-    return Problem(
-        built[old.index], built[new.index], tuple(built[leaf.index] for leaf in leaves), small_data, bool(sizes), built
-    )
+        built[value.index] = twin
+    return built
 
 
 def _mapped(shape: Sequence[Dim], sizes: Mapping[Dim, int]) -> tuple[Dim, ...]:

@@ -1,0 +1,166 @@
+"""Whole models: both run on the same inputs and are compared with a float64 run of the original, its shadow.
+
+Arbitrary precision is too slow for a model. In float64 the rounding errors of float16, bfloat16 and float32 all but
+vanish; what overflows there too is not known, and there the replacement's own shadow stands in when it is given.
+A model has no error bound in closed form: the replacement may be twice as far off as the original, or a fixed
+multiple of the roundoff of the largest entry, whichever is more.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from stabilize.errors import ModelError
+from stabilize.formats import FORMATS
+from stabilize.graph.value import Value, cone
+from stabilize.verify.certificate import Certificate, FamilyResult
+from stabilize.verify.compare import AnyArray, Errors, errors_of
+from stabilize.verify.execute import execute
+from stabilize.verify.shrink import rebuild
+
+Tensors: TypeAlias = Sequence[torch.Tensor]
+Runner: TypeAlias = Callable[[Tensors], Tensors]
+"""Runs a model on its (flat) inputs; gives its (flat) outputs."""
+
+_ROUNDOFFS: Final = 256.0
+
+
+def certify_models(
+    run_before: Runner,
+    run_after: Runner,
+    shadow: Runner,
+    inputs: Iterable[tuple[str, Tensors]],
+    *,
+    shadow_after: Runner | None = None,
+) -> Certificate:
+    """Compare two models on named sets of inputs.
+
+    shadow: the original in float64. shadow_after: the replacement in float64, which is consulted only where the
+    original is not finite even there.
+    """
+    results: list[FamilyResult] = []
+    reason: str | None = None
+    for name, tensors in inputs:
+        before, after, truth = run_before(tensors), run_after(tensors), shadow(tensors)
+        stand_in = shadow_after(tensors) if shadow_after is not None else truth
+        if not len(before) == len(after) == len(truth) == len(stand_in):
+            reason = f"the models return {len(before)} and {len(after)} tensors"
+            break
+        judged = [_judge(*each) for each in zip(before, after, truth, stand_in, strict=True)]
+        results.append(_family(name, judged))
+        harms = [f"on {name} inputs, output {i}: {harm}" for i, (_, _, harm) in enumerate(judged) if harm is not None]
+        reason = reason or (harms[0] if harms else None)
+    return Certificate(reason is None, reason, "float64", tuple(results), "not compared: whole models")
+
+
+def _judge(
+    before: torch.Tensor, after: torch.Tensor, truth: torch.Tensor, stand_in: torch.Tensor
+) -> tuple[Errors, Errors, str | None]:
+    if before.shape != after.shape or before.dtype != after.dtype:
+        nothing = np.zeros(())
+        empty = Errors(nothing, nothing, np.zeros((), dtype=bool))
+        return empty, empty, f"{after.dtype}{list(after.shape)} instead of {before.dtype}{list(before.shape)}"
+    if not before.is_floating_point():
+        old, new = (errors_of(t, _flags(before)) for t in (before, after))
+        return old, new, None if new.confused == 0 else f"{new.confused} entries differ"
+    exact: AnyArray = torch.where(torch.isfinite(truth), truth, stand_in).detach().double().numpy()
+    old, new = errors_of(before, exact), errors_of(after, exact)
+    return old, new, _harm(old, new, before, after, exact)
+
+
+def _flags(tensor: torch.Tensor) -> AnyArray:
+    exact = np.empty(tuple(tensor.shape), dtype=object)
+    exact.reshape(-1)[:] = [int(x) for x in tensor.flatten().numpy()]
+    return exact
+
+
+def _harm(old: Errors, new: Errors, before: torch.Tensor, after: torch.Tensor, exact: AnyArray) -> str | None:
+    """What is worse than it was."""
+    fmt = FORMATS[str(before.dtype).removeprefix("torch.")]
+    lost = torch.isfinite(before) & ~torch.isfinite(after)
+    if bool(lost.any()):
+        return f"{int(lost.sum())} entries that were finite are not"
+    sound = old.known & np.isfinite(old.absolute)
+    if not sound.any():
+        return None
+    known = exact[old.known]
+    scale = float(np.abs(known).max()) if known.size else 0.0
+    limit = max(2 * float(old.absolute[sound].max()), _ROUNDOFFS * fmt.u * scale + 2 * fmt.tiny)
+    worst = float(new.absolute[sound].max())
+    if worst <= limit:
+        return None
+    return f"an entry is {worst:.3g} off where the original was within {float(old.absolute[sound].max()):.3g}"
+
+
+def _family(name: str, judged: Sequence[tuple[Errors, Errors, str | None]]) -> FamilyResult:
+    return FamilyResult(
+        name,
+        sum(int(old.known.sum()) for old, _, _ in judged),
+        max((old.worst for old, _, _ in judged), default=0.0),
+        max((new.worst for _, new, _ in judged), default=0.0),
+        sum(old.confused for old, _, _ in judged),
+        sum(new.confused for _, new, _ in judged),
+    )
+
+
+def model_families(inputs: Tensors) -> list[tuple[str, Tensors]]:
+    """The given inputs, and their float entries 8 and 64 times as large (beyond the range of exp, for most)."""
+
+    def scaled(factor: float) -> Tensors:
+        return [t * factor if t.is_floating_point() else t for t in inputs]
+
+    if not any(t.is_floating_point() for t in inputs):
+        return [("given", inputs)]
+    return [("given", inputs), ("8-fold", scaled(8.0)), ("64-fold", scaled(64.0))]
+
+
+# --- shadows -----------------------------------------------------------------------------------------------
+
+
+def view_shadow(outputs: Sequence[Value], leaves: Mapping[Value, torch.Tensor]) -> list[torch.Tensor]:
+    """`outputs` of a semantic view computed in float64; ModelError when an opaque operation is in the way."""
+    opaque = [v for v in cone(outputs, leaves) if v.op == "opaque" and v not in leaves]
+    if opaque:
+        raise ModelError(f"{opaque[0].attr('target')} cannot be computed in float64 through the semantic view")
+    twins = rebuild(outputs, list(leaves), {}, widened=True)
+    wide = {twins[leaf.index]: t.double() if t.is_floating_point() else t for leaf, t in leaves.items()}
+    return execute([twins[v.index] for v in outputs], wide)
+
+
+def module_shadow(module: torch.nn.Module) -> Callable[..., Any]:
+    """A float64 copy of a module, in which casts to narrower floats do nothing; call it as the module is called."""
+    wide = copy.deepcopy(module).double()
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        default = torch.get_default_dtype()
+        # tensors that the model makes without naming a dtype
+        torch.set_default_dtype(torch.float64)
+        try:
+            with torch.no_grad(), _Widened():  # type: ignore[no-untyped-call]
+                return wide(*tree_map(_widen, args), **tree_map(_widen, kwargs))
+        finally:
+            torch.set_default_dtype(default)
+
+    return run
+
+
+class _Widened(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Every operation in float64: narrower tensors and dtypes among its arguments are widened."""
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return func(*tree_map(_widen, args), **tree_map(_widen, kwargs or {}))
+
+
+def _widen(x: Any) -> Any:
+    if isinstance(x, torch.Tensor) and x.is_floating_point() and x.dtype != torch.float64:
+        return x.double()
+    return torch.float64 if isinstance(x, torch.dtype) and x.is_floating_point else x
