@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
@@ -67,49 +67,12 @@ class Panel:
         self.entries: list[Spelling] = []
 
     def add(
-        self,
-        family: str,
-        inputs: tuple[Arg, ...],
-        oracle: Oracle,
-        *,
-        rows: str,
-        families: tuple[str, ...] = SOFT,
-        domain: str = "linear",
-        loss: bool = False,
-        exact: bool = True,
-        gain: float = 1.0,
-        chain: float = 1.0,
-        n: int = 8,
-        scale: Oracle | None = None,
-        exponents: Oracle | None = None,
-        slope: float = 0.0,
-        exportable: bool = True,
-        flush: float = 0.0,
+        self, family: str, inputs: tuple[Arg, ...], oracle: Oracle, *, rows: str, **options: Any
     ) -> Callable[[Formula], Formula]:
-        """Register the decorated formula as `family/its name`."""
+        """Register the decorated formula as `family/its name`; `options` are the other fields of `Spelling`."""
 
         def register(fn: Formula) -> Formula:
-            name = f"{family}/{fn.__name__.strip('_')}"
-            self.entries.append(
-                Spelling(
-                    name,
-                    rows,
-                    fn,
-                    inputs,
-                    oracle,
-                    families,
-                    domain,
-                    loss,
-                    exact,
-                    gain,
-                    chain,
-                    n,
-                    scale,
-                    exponents,
-                    slope,
-                    exportable,
-                )
-            )
+            self.entries.append(Spelling(f"{family}/{fn.__name__}", rows, fn, inputs, oracle, **options))
             return fn
 
         return register
