@@ -6,8 +6,11 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+import onnx_ir as ir
+
 from stabilize.formats import is_float
 from stabilize.frontends.onnx_call import Call, Refused, Row, normal
+from stabilize.frontends.onnx_types import DATA_TYPES, DTYPES, uniform
 from stabilize.graph.build import constant_of, element_count
 from stabilize.graph.value import Dim, Value
 
@@ -161,6 +164,12 @@ def _gather(call: Call) -> Value:
             return builder.squeeze(part, [axis]) if index.type.rank == 0 else part
     if index.type.rank > 1:
         raise Refused("indices of rank 2 or more")
+    return _picked(call, x, index, axis)
+
+
+def _picked(call: Call, x: Value, index: Value, axis: int) -> Value:
+    """`x` at a row of indices, or at one index, along `axis`."""
+    builder = call.builder
     lone = index.type.rank == 0
     count: Dim = 1 if lone else index.shape[0]
     others = [i for i in range(x.type.rank) if i != axis]
@@ -175,8 +184,11 @@ def _gather_elements(call: Call) -> Value:
 
 
 def _gather_nd(call: Call) -> Value:
-    """x[arange(n), y], as exporters spell it: indices are the pairs (i, y[i])."""
+    """x[y] and x[arange(n), y], as exporters spell them: indices are a column, or the pairs (i, y[i])."""
     x, pairs = call.x(), call.x(1)
+    single = _column(pairs)
+    if single is not None and not call.int_attr("batch_dims", 0):
+        return _picked(call, x, single, 0)
     if call.int_attr("batch_dims", 0) or pairs.op != "concat" or len(pairs.operands) != 2 or x.type.rank != 2:
         raise Refused("a general GatherND")
     first, second = (_column(v) for v in pairs.operands)
@@ -218,6 +230,28 @@ def _range(call: Call) -> Value:
     return call.builder.make("arange", size=limit, dtype=call.x().dtype)
 
 
+def _constant_of_shape(call: Call) -> Value:
+    tensor = call.node.attributes.get_tensor("value", None)
+    number = 0.0 if tensor is None else uniform(tensor.numpy())
+    dtype = "float32" if tensor is None else DTYPES.get(tensor.dtype, "other")
+    if number is None or dtype == "other":
+        raise Refused("a fill value outside the vocabulary")
+    shape = call.dims(0)
+    return call.builder.constant(number, dtype, call.out_shape() if shape is None else shape)
+
+
+def _eye_like(call: Call) -> Value:
+    """1 where column − row = k, else 0."""
+    builder, x = call.builder, call.x()
+    dtype = DTYPES.get(ir.DataType(call.int_attr("dtype", int(DATA_TYPES.get(x.dtype, 0)))), "other")
+    if x.type.rank != 2 or dtype == "other":
+        raise Refused("not a matrix of a dtype of the vocabulary")
+    rows = builder.unsqueeze(builder.make("arange", size=x.shape[0], dtype="int64"), [1])
+    columns = builder.unsqueeze(builder.make("arange", size=x.shape[1], dtype="int64"), [0])
+    shift = call.int_attr("k", 0)
+    return builder.cast(builder.make("eq", columns, builder.apply("add", rows, shift) if shift else rows), dtype)
+
+
 def _trilu(call: Call) -> Value:
     """One triangle kept: where(column − row ≥ k, x, 0), or ≤ for the lower one."""
     builder, x = call.builder, call.x()
@@ -253,5 +287,7 @@ ROWS: dict[str, Row] = {
     "GatherND": _gather_nd,
     "OneHot": _one_hot,
     "Range": _range,
+    "ConstantOfShape": _constant_of_shape,
+    "EyeLike": _eye_like,
     "Trilu": _trilu,
 }

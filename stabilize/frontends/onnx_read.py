@@ -184,7 +184,7 @@ class Reader:
         return True
 
     def _opaque(self, call: Call, index: int) -> Value:
-        node, host = call.node, call.node.outputs[index]
+        node = call.node
         captured = tuple(self._values[v] for v in captures(node) if v in self._values)
         target = f"{node.domain or 'onnx'}.{node.op_type}"
         attributes = [attribute_text(a) for a in node.attributes.values()]
@@ -201,18 +201,7 @@ class Reader:
         value = self.builder.opaque(target, operands, type or UNTYPED, index)
         if type is None or type.dtype == "other":
             self._untyped.add(value)
-        if host.name and node.op_type == "ConstantOfShape":
-            return self._filled(node, type) or value
         return value
-
-    def _filled(self, node: ir.Node, type: TensorType | None) -> Value | None:
-        """ConstantOfShape: one number everywhere."""
-        tensor = node.attributes.get_tensor("value", None)
-        array = np.zeros(1, np.float32) if tensor is None else tensor.numpy()
-        number = uniform(array)
-        if type is None or type.dtype == "other" or number is None:
-            return None
-        return self.builder.constant(number, type.dtype, type.shape)
 
 
 def inferred(model: ir.Model) -> ir.Model:
