@@ -26,7 +26,11 @@ _SHAPED = ("reshape", "expand", "constant", "arange")
 
 @final
 class Refused(Exception):
-    """A replacement cannot be made in this graph; the message says why."""
+    """A replacement cannot be made in this graph; the message says why, `missing` which value is not available."""
+
+    def __init__(self, reason: str, missing: Value | None = None) -> None:
+        super().__init__(reason)
+        self.missing = missing
 
 
 @final
@@ -44,7 +48,7 @@ class Plan:
 
 def apply(host: HostGraph, replacements: Sequence[Replacement]) -> None:
     """Make every replacement; ModelError when one is refused."""
-    new = {r.old: r.new for r in replacements}
+    new = _well_founded({r.old: r.new for r in replacements})
     live = [r for r in replacements if r.new is not r.old]
     for replacement in sorted(live, key=lambda r: first_position(host, r)):
         try:
@@ -52,6 +56,36 @@ def apply(host: HostGraph, replacements: Sequence[Replacement]) -> None:
         except Refused as reason:
             raise ModelError(f"cannot replace {replacement.old}: {reason}") from reason
     sweep(host, [h.node for r in live for h in host.reading.holdings[r.old]])
+
+
+def _well_founded(new: Mapping[Value, Value]) -> dict[Value, Value]:
+    """The replacements that may also be used inside others: those whose new value does not lead back to the old."""
+    usable = dict(new)
+    while (culprit := _circular(usable)) is not None:
+        usable.pop(culprit)
+    return usable
+
+
+def _circular(new: Mapping[Value, Value]) -> Value | None:
+    """A replaced value that its replacement depends on, through operands and other replacements; None if none is."""
+    done: set[Value] = set()
+    for root in new:
+        path: dict[Value, None] = {}
+        stack = [root]
+        while stack:
+            value = stack[-1]
+            if value in done or value in path:
+                path.pop(stack.pop(), None)
+                done.add(value)
+                continue
+            path[value] = None
+            below = (new[value],) if value in new else value.operands
+            back = next((b for b in below if b in path), None)
+            if back is not None:
+                circle = list(path)[list(path).index(back) :]
+                return next(v for v in reversed(circle) if v in new)
+            stack.extend(below)
+    return None
 
 
 def refusal(host: HostGraph, replacement: Replacement) -> str | None:
@@ -80,26 +114,37 @@ def unavailable(host: HostGraph, value: Value) -> str | None:
 
 
 def first_position(host: HostGraph, replacement: Replacement) -> int:
-    """Position of the first host node that computes `old`."""
+    """Position of the first host node that computes `old` (after the inputs, which stay together)."""
     holdings = host.reading.holdings.get(replacement.old)
     if not holdings:
         raise ModelError(f"no node of the graph computes {replacement.old}")
-    return min(h.start for h in holdings)
+    return max(min(h.start for h in holdings), host.first_call)
 
 
 def plan(host: HostGraph, replacement: Replacement, new: Mapping[Value, Value]) -> Plan:
-    """Before the first node that computes `old`, or, when something is not computed by then, before its first use."""
+    """Before the first node that computes `old`; else before its first use; else before an operand is overwritten."""
     if replacement.old.type != replacement.new.type:
         raise Refused(f"the replacement has type {replacement.new.type}, not {replacement.old.type}")
     first = first_position(host, replacement)
-    try:
-        return Plan(replacement, first, _steps(host, replacement.new, replacement.old, first, new))
-    except Refused:
-        uses = [host.when(u) for h in host.reading.holdings[replacement.old] for u in host.by_name[h.node].users]
-        later = int(min((u for u in uses if u > first), default=first))
-        if later == first:
-            raise
-        return Plan(replacement, later, _steps(host, replacement.new, replacement.old, later, new))
+    uses = [host.when(u) for h in host.reading.holdings[replacement.old] for u in host.by_name[h.node].users]
+    positions = [first, int(min((u for u in uses if u > first), default=first))]
+    refused: Refused | None = None
+    while positions:
+        position = positions.pop(0)
+        try:
+            return Plan(replacement, position, _steps(host, replacement.new, replacement.old, position, new))
+        except Refused as reason:
+            refused = refused or reason
+            if not positions:
+                positions = _before_overwriting(host, reason.missing, position)
+    raise refused or Refused("nowhere to put it")
+
+
+def _before_overwriting(host: HostGraph, missing: Value | None, position: int) -> list[int]:
+    """The last position before `position` at which a value that was overwritten is still there."""
+    holdings = host.reading.holdings.get(missing, []) if missing is not None else []
+    stops = [h.stop for h in holdings if h.stop is not None and host.first_call <= h.stop < position]
+    return [max(stops)] if stops else []
 
 
 def _steps(
@@ -133,7 +178,8 @@ def _steps(
 def _check(host: HostGraph, value: Value, position: int) -> None:
     """Refuse a value that cannot be computed at `position`."""
     if value.op not in EMIT:
-        raise Refused(f"{value} is not available before '{host.nodes[position].name}' and cannot be recomputed")
+        where = host.nodes[position].name
+        raise Refused(f"{value} is not available before '{where}' and cannot be recomputed", value)
     for shape in (v.shape for v in (value, *value.operands) if v.op in _SHAPED):
         missing = [d for d in shape if isinstance(d, str) and symbol_source(host, d, position) is None]
         if missing:
@@ -157,12 +203,11 @@ def _make(host: HostGraph, plan: Plan) -> None:
         result = place.new(aten("clone.default"), (result,), {})
     own = set(host.created) - before
     for holders, how in strategies:
-        if how == "redirect":
-            _redirect(host, holders, result, own)
-        elif how == "own memory":
-            _redirect(host, holders, place.new(aten("clone.default"), (result,), {}), own)
-        else:
+        if how == "write back":
             _write_back(host, holders, result)
+            continue
+        own_result = place.new(aten("clone.default"), (result,), {}) if how == "own memory" else result
+        _redirect(host, holders, own_result, own)
     host.replaced[old, host.grad_off(plan.position)] = result
 
 
@@ -188,18 +233,22 @@ def strategy(host: HostGraph, value: Value, holders: list[Holding]) -> str:
     if all(host.position[w] < start for w in writers):
         return "redirect"
     names = {h.node for h in holders}
-    others = [
-        host.by_name[name]
-        for name, groups in facts.groups.items()
-        if groups & memory and name not in names and name in host.by_name
-    ]
-    seen = any(host.position[o] <= start and any(host.when(u) > start for u in o.users) for o in others)
+    others = [o for o in _older(host, memory, start) if o not in names]
+    seen = any(host.users_after(other, start) for other in others)
     if not seen and not memory & facts.external:
         return "own memory" if any(host.position[w] > start for w in writers) else "redirect"
     writer = host.nodes[start]
     if writer in writers and operator_key(writer.target) is not None and writer.name in names:
         return "write back"
     raise Refused(f"'{host.nodes[start].name}' lies in memory that is written later and seen elsewhere")
+
+
+def _older(host: HostGraph, memory: frozenset[int], start: int) -> list[str]:
+    """The nodes that may lie in a memory group and were there by position `start`."""
+    groups = host.reading.facts.groups
+    return [
+        n for n, g in groups.items() if g & memory and n in host.by_name and host.position[host.by_name[n]] <= start
+    ]
 
 
 def _needs_own_memory(host: HostGraph, result: fx.Node, holders: list[fx.Node]) -> bool:
@@ -211,12 +260,17 @@ def _needs_own_memory(host: HostGraph, result: fx.Node, holders: list[fx.Node]) 
 
 
 def _redirect(host: HostGraph, holders: list[Holding], result: fx.Node, own: set[fx.Node]) -> None:
-    """Let the users of the old value, from the moment that it is held, use `result`."""
+    """Let the users of the old value, from the moment that it is held, use `result`, and `result` live on there."""
+    start = min(h.start for h in holders)
+    names = {h.node for h in holders}
     for holding in holders:
-        node = host.by_name[holding.node]
-        for user in list(node.users):
-            if user not in own and user is not result and host.when(user) > holding.start:
+        node = host.stand_in(holding.node, holding.start)
+        for user in host.users_after(holding.node, holding.start):
+            if node is not None and user not in own and user is not result:
                 user.replace_input_with(node, result)
+    memory = host.reading.facts.groups.get(holders[0].node, frozenset[int]())
+    for name in _older(host, memory, start):
+        host.move(name, start, result if name in names else None)
 
 
 def _write_back(host: HostGraph, holders: list[Holding], result: fx.Node) -> None:
@@ -237,7 +291,7 @@ def sweep(host: HostGraph, seeds: Iterable[str]) -> None:
     erased: set[fx.Node] = set()
     while queue:
         node = queue.pop()
-        if node in erased or not _removable(host, node, erased):
+        if node in erased or not _removable(host, node):
             continue
         for user in list(node.users):  # assertions about a value that is gone
             host.graph.erase_node(user)
@@ -249,21 +303,23 @@ def sweep(host: HostGraph, seeds: Iterable[str]) -> None:
         queue.extend(n for n in _writers_to(host, node) if n not in erased)
 
 
-def _removable(host: HostGraph, node: fx.Node, erased: set[fx.Node]) -> bool:
+def _removable(host: HostGraph, node: fx.Node) -> bool:
     facts = host.reading.facts
-    if node.op in ("placeholder", "output") or node not in host.position or node.name in facts.effects:
+    if node.op in ("placeholder", "output") or any(not _is_assertion(user) for user in node.users):
         return False
-    if any(not _is_assertion(user) for user in node.users):
+    if node not in host.position:
+        return True
+    if node.name in facts.effects:
         return False
     written = facts.writes.get(node.name, frozenset[int]())
     if written & facts.external:
         return False
+    position = host.position[node]
     return not any(
-        host.when(user) > host.position[node]
+        user is not node and not _is_assertion(user)
         for name, groups in facts.groups.items()
-        if groups & written and name in host.by_name and host.by_name[name] not in erased
-        for user in host.by_name[name].users
-        if user is not node and not _is_assertion(user)
+        if groups & written and name in host.by_name
+        for user in host.users_after(name, position)
     )
 
 

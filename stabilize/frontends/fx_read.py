@@ -321,13 +321,14 @@ class _Reader:
                 yield Holding(node.name, value, start, stop)
 
     def outputs(self) -> tuple[Value, ...]:
-        """What leaves the program: its results, what it wrote to memory that outlives it, what effects consume."""
-        found = list(self.results)
+        """What leaves the program: its results in order; then what it wrote to memory that outlives it, and what
+        effects consume."""
+        found: list[Value] = []
         for node in self.memory.written_leaves():
             found.extend(self.current(node))
         for operands in self.effects.values():
             found.extend(operands)
-        return tuple(dict.fromkeys(found))
+        return (*self.results, *(v for v in dict.fromkeys(found) if v not in self.results))
 
     def facts(self) -> Facts:
         steps, computed = self.program.steps, self.program.computed

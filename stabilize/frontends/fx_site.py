@@ -41,8 +41,11 @@ class HostGraph:
         self.nodes: list[fx.Node] = list(graph.nodes)
         self.by_name = {n.name: n for n in self.nodes}
         self.position = {n: i for i, n in enumerate(self.nodes)}
+        inputs = [i for i, n in enumerate(self.nodes) if n.op == "placeholder"]
+        self.first_call = inputs[-1] + 1 if inputs else 0
         self.fakes: dict[fx.Node, Fake] = {self.by_name[name]: fake for name, fake in fakes.items()}
         self.created: dict[fx.Node, int] = {}
+        self.moves: dict[str, list[tuple[int, fx.Node | None]]] = {}
         self.replaced: dict[tuple[Value, bool], fx.Node] = {}
         self.emitted: dict[tuple[Value, bool], fx.Node] = {}
         self.shared: dict[tuple[object, ...], fx.Node] = {}
@@ -59,8 +62,27 @@ class HostGraph:
         """A host node that holds `value` when the node at `position` is about to run."""
         for holding in self.reading.holdings.get(value, ()):
             if holding.start < position and (holding.stop is None or holding.stop >= position):
-                return self.by_name[holding.node]
+                node = self.stand_in(holding.node, holding.start)
+                if node is not None:
+                    return node
         return None
+
+    def move(self, name: str, start: int, node: fx.Node | None) -> None:
+        """From just after position `start`, the memory of the host node `name` is that of `node` (None: of nobody)."""
+        self.moves.setdefault(name, []).append((start, node))
+
+    def stand_in(self, name: str, start: int) -> fx.Node | None:
+        """The node that holds what the host node `name` came to hold at position `start`."""
+        node: fx.Node | None = self.by_name[name]
+        for moved, other in self.moves.get(name, ()):
+            if start > moved:
+                node = other
+        return node
+
+    def users_after(self, name: str, start: int) -> list[fx.Node]:
+        """Who uses, after position `start`, the memory that the host node `name` has there."""
+        node = self.stand_in(name, start)
+        return [] if node is None else [u for u in node.users if self.when(u) > start]
 
     def known(self, value: Value, position: int) -> fx.Node | None:
         """A node that has `value` at `position`: a replacement, a host node, or an emitted one."""

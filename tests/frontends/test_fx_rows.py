@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.frontends.fx_cases import CASES, Case
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
@@ -15,6 +14,7 @@ from stabilize.frontends.fx_table import READ
 from stabilize.frontends.fx_types import aten
 from stabilize.graph.value import Value, cone
 from stabilize.verify.execute import execute
+from tests.frontends.fx_cases import CASES, Case
 
 
 def _read_call(key: str, case: Case) -> tuple[list[Value | None], dict[Value, torch.Tensor], list[torch.Tensor]]:
@@ -69,10 +69,14 @@ def test_row_computes_what_the_operator_computes(key: str, case: Case) -> None:
             continue
         assert not any(v.op == "opaque" for v in cone([value]))
         (actual,) = execute([value], leaves)
-        torch.testing.assert_close(actual, expected, equal_nan=True, rtol=_tolerance(expected), atol=_tolerance(expected))
+        torch.testing.assert_close(
+            actual, expected, equal_nan=True, rtol=_tolerance(expected), atol=_tolerance(expected)
+        )
         compared += 1
     assert compared
 
 
 def _tolerance(expected: torch.Tensor) -> float:
-    return {torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float32: 2e-6, torch.float64: 2e-7}.get(expected.dtype, 0.0)
+    return {torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float32: 2e-6, torch.float64: 2e-7}.get(
+        expected.dtype, 0.0
+    )
