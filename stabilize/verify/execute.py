@@ -6,6 +6,7 @@ them in the arithmetic type of the kernel (float32) and the result is rounded on
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias, cast
@@ -226,6 +227,8 @@ def _attention(value: Value, operands: Sequence[torch.Tensor], sizes: Mapping[st
     batch = _common_shape([t.shape[:-2] for t in operands[:3]])
     q, k, v = (t.expand(batch + tuple(t.shape[-2:])) for t in operands[:3])
     mask = operands[3] if len(operands) > 3 else None
+    if mask is not None and mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -math.inf)
     scale = cast("float | None", value.attr("scale"))
     # the operator by its definition: which fused kernel a machine would pick (some of them drop NaN) is not its meaning
     result = torch.ops.aten._scaled_dot_product_attention_math(q, k, v, mask, scale=scale)

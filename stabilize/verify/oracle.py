@@ -68,7 +68,7 @@ def evaluate_cone(
             if last or (results and all(is_tight(x, need, edge) for r in results for x in r.flat)):
                 unknown = [np.full(concrete(r.shape, sizes), UNKNOWN, dtype=object) for r in roots]
                 return [_withheld(r, need, edge) for r in results or unknown], arrays
-        bits *= 2
+        bits = min(2 * bits, max_bits)
 
 
 def _attempt(
