@@ -150,12 +150,28 @@ class GatherElements(OpRun):
 
 def run_onnx(model: onnx.ModelProto, inputs: Sequence[Tensor], dtype: str) -> Tensor:
     """The first output: ONNX Runtime at full optimisation, or the reference evaluator for bfloat16."""
+    if dtype != "bfloat16":
+        return run_session(session(model), inputs, dtype)
     feeds = {i.name: to_numpy(t) for i, t in zip(model.graph.input, inputs, strict=True)}
+    with np.errstate(all="ignore"):
+        return _tensor(ReferenceEvaluator(model, new_ops=[GatherElements]).run(None, feeds)[0], dtype)
+
+
+def runner(model: onnx.ModelProto, dtype: str) -> Callable[..., Tensor]:
+    """`model` as a function of tensors."""
     if dtype == "bfloat16":
-        with np.errstate(all="ignore"):
-            result = ReferenceEvaluator(model, new_ops=[GatherElements]).run(None, feeds)[0]
-    else:
-        result = session(model).run(None, feeds)[0]
+        return lambda *inputs: run_onnx(model, inputs, dtype)
+    runtime = session(model)
+    return lambda *inputs: run_session(runtime, inputs, dtype)
+
+
+def run_session(runtime: onnxruntime.InferenceSession, inputs: Sequence[Tensor], dtype: str) -> Tensor:
+    """The first output of an ONNX Runtime session."""
+    feeds = {i.name: to_numpy(t) for i, t in zip(runtime.get_inputs(), inputs, strict=True)}
+    return _tensor(runtime.run(None, feeds)[0], dtype)
+
+
+def _tensor(result: Any, dtype: str) -> Tensor:
     return torch.from_numpy(np.asarray(result).astype(np.float64)).to(DTYPES[dtype])
 
 

@@ -89,6 +89,8 @@ sigmoid = _elementwise(lambda v: mpmath.exp(-_softplus(-v)))
 log_sigmoid = _elementwise(lambda v: -_softplus(-v))
 tanh = _elementwise(_tanh)
 absolute = _elementwise(abs)
+erf = _elementwise(mpmath.erf)
+erfc = _elementwise(mpmath.erfc)
 #: log(1 − e⁻ᵃ) for a > 0
 log1mexp = _elementwise(lambda a: mpmath.log(-mpmath.expm1(-a)) if a < 1 else mpmath.log1p(-mpmath.exp(-a)))
 

@@ -340,3 +340,31 @@ def log_odds(z: Tensor) -> Tensor:
 def log_odds_split(z: Tensor) -> Tensor:
     p = 1 / (1 + torch.exp(-z))
     return torch.log(p) - torch.log(1 - p)
+
+
+# --- what the stability rewrites of PyTensor know besides -----------------------------------------------------
+
+
+@sigmoid(Z, lambda x: O.sigmoid(-x), flush=1)
+def times_exp_of_minus(x: Tensor) -> Tensor:
+    return torch.sigmoid(x) * torch.exp(-x)
+
+
+@log_sigmoid(Z, lambda x: O.log_sigmoid(-x))
+def log1p_of_minus_sigmoid(x: Tensor) -> Tensor:
+    return torch.log1p(-torch.sigmoid(x))
+
+
+@cancel(A, O.log1mexp, rows="11")
+def log1p_of_minus_exp(a: Tensor) -> Tensor:
+    return torch.log1p(-torch.exp(-a))
+
+
+@cancel(A, O.erfc, rows="34", exponents=lambda x: x * x)
+def one_minus_erf(x: Tensor) -> Tensor:
+    return 1 - torch.erf(x)
+
+
+@cancel(A, O.erf, rows="34", exponents=lambda x: O.maximum(0 * x, 1))
+def one_minus_erfc(x: Tensor) -> Tensor:
+    return 1 - torch.erfc(x)

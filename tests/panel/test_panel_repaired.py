@@ -45,5 +45,5 @@ def test_onnx(entry: Spelling, dtype: str) -> None:
     naive = hosts.retargeted(hosts.exported(entry), dtype)
     fixed, report = stabilize.optimize(naive, allow=_allow(entry), return_report=True)
     onnx.checker.check_model(fixed, full_check=True)
-    bad = failures(outcomes(entry, dtype, "onnx", lambda *inputs: hosts.run_onnx(fixed, inputs, dtype)))
+    bad = failures(outcomes(entry, dtype, "onnx", hosts.runner(fixed, dtype)))
     assert not bad, "\n".join([*map(str, bad), str(report)])
