@@ -14,7 +14,12 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 #: What an example must print, besides ending well.
 EXPECTED = {
-    "00_demo": ["PyTorch: the model", "ONNX: the trained model", "Fixed: 100%", "Training at rate 0.03. As written: nan at step"],
+    "00_demo": [
+        "PyTorch: the model",
+        "ONNX: the trained model",
+        "Fixed: 100%",
+        "Training at rate 0.03. As written: nan at step",
+    ],
     "01_fix_a_naive_head": ["STB1", "after: 0"],
     "02_fix_an_onnx_file": ["$ stabilize optimize", "$ stabilize certify", "after: 100%"],
     "03_collapse_free": ["collapse-free    0.0% of rows have loss 0"],
