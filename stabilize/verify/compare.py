@@ -102,19 +102,17 @@ def _error(computed: float, true: arb | float, fmt: Format) -> tuple[float, floa
 
 
 def _near_overflow(computed: float, true: float, fmt: Format) -> tuple[float, float]:
-    """The error of an infinity, or against one: infinity counts as the first number beyond the format."""
-    beyond, last = 2.0 * 2.0 ** min(fmt.emax, 1022), fmt.spacing(fmt.max)
-    if fmt.emax > 1022:
-        beyond, last = math.inf, fmt.spacing(fmt.max)
-    if (computed < 0) != (true < 0) or abs(true) < 2.0**fmt.emax:
+    """The error of an infinity, or against a number beyond the format: infinity counts as the first such number."""
+    last, largest = fmt.spacing(fmt.max), abs(true)
+    if (computed < 0) != (true < 0) or largest < 2.0**fmt.emax:
         return math.inf, math.inf
-    if math.isinf(computed) and abs(true) > fmt.max + last / 2:
+    # in units of the last place, counted from the largest finite number: float64 cannot hold the first beyond it
+    true_steps = 1.0 if math.isinf(largest) else min((largest - fmt.max) / last, 1.0)
+    steps = 1.0 if math.isinf(computed) else (abs(computed) - fmt.max) / last
+    if math.isinf(computed) and true_steps >= 0.5:
         return 0.0, 0.0
-    if math.isinf(beyond):
-        gap = last if math.isinf(computed) or math.isinf(true) else abs(abs(true) - abs(computed))
-    else:
-        gap = abs(min(abs(computed), beyond) - min(abs(true), beyond))
-    return gap, gap / last
+    gap = abs(steps - true_steps)
+    return gap * last, gap
 
 
 def class_of(tensor: torch.Tensor) -> npt.NDArray[np.int8]:

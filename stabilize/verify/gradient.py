@@ -24,6 +24,7 @@ from stabilize.verify.reals import UNKNOWN, ZERO, Reals, UndecidedError
 #: (k of the step 2⁻ᵏ, working precision, whether a ball on a decision point may be snapped to it)
 _LADDER: Final = ((100, 512, False), (320, 1536, False), (1300, 10000, True))
 _GOOD_BITS: Final = 60
+_SMALL: Final = 2.0**-250
 _SLOPE_TOLERANCE: Final = 2.0**-30
 
 
@@ -57,18 +58,19 @@ def _leaf_gradient(rungs: Sequence[_Rung], leaf: Value, data: torch.Tensor, posi
         if not finite[position]:
             continue
         index = np.unravel_index(position, result.shape) if result.ndim else ()
-        result[index] = _climb(rungs, leaf, tuple(int(i) for i in index))
+        small = 0.0 < abs(float(data.double().flatten()[position])) < _SMALL
+        result[index] = _climb(rungs, leaf, tuple(int(i) for i in index), small)
     return result
 
 
-def _climb(rungs: Sequence[_Rung], leaf: Value, index: tuple[int, ...]) -> arb:
+def _climb(rungs: Sequence[_Rung], leaf: Value, index: tuple[int, ...], small: bool) -> arb:
     """The partial derivative from the first step that settles it."""
     for position, rung in enumerate(rungs):
         try:
             return rung.slope(leaf, index)
         except _KinkError:
-            # a kink at steps of 2⁻¹⁰⁰ may be a curve on a smaller scale; below 2⁻³²⁰ no float has one
-            if position > 0:
+            # a kink at steps of 2⁻¹⁰⁰ may be a curve on a smaller scale; at 2⁻³²⁰, only beside a number as small
+            if position > 0 and not small:
                 return UNKNOWN
         except UndecidedError:
             continue

@@ -135,9 +135,8 @@ class _Source:
     def leading(self, leaf: Value, exponent: bool) -> torch.Tensor:
         """One entry of every row leads the others, by as much as makes a probability round to 1 and beyond."""
         result = self._normal(leaf)
-        if exponent and leaf.shape:
-            rows = result.reshape(-1, result.shape[-1]) if result.numel() else result
-            for i, row in enumerate(rows):
+        if exponent and leaf.shape and result.numel():
+            for i, row in enumerate(result.reshape(-1, result.shape[-1])):
                 row[i % len(row)] += _format(leaf).precision * (0.5 + 0.4 * i)
         return result
 

@@ -127,8 +127,8 @@ def test_casts_between_floats_do_not_round() -> None:
 
 
 def test_what_cannot_be_bounded_is_not_known() -> None:
-    view = parse("def graph(x: float64[1]):\n    return div(exp(x), exp(x))")
-    (result,) = evaluate(view.outputs, {view.bindings["x"]: torch.tensor([1e300], dtype=torch.float64)}, max_bits=512)
+    view = parse("def graph(x: float64[1]):\n    e = exp(exp(x))\n    return div(e, e)")
+    (result,) = evaluate(view.outputs, {view.bindings["x"]: torch.tensor([1e5], dtype=torch.float64)}, max_bits=512)
     assert not result[0].is_finite()
 
 
