@@ -40,8 +40,15 @@ class Algebra:
         # direct additive expressions the host already computes, so that their rounding is kept
         self._known: dict[Linear, Value] = {}
 
+        self._known_up_to_a_number: dict[tuple[tuple[Value, Fraction], ...], Value] = {}
+
     def remember(self, form: Linear, value: Value) -> None:
         self._known.setdefault(form, value)
+        self._known_up_to_a_number.setdefault(form.terms, value)
+
+    def known_up_to_a_number(self, form: Linear) -> Value | None:
+        """The host's own direct expression of `form` plus some number: as good where a shift does not matter."""
+        return self._known.get(form) or self._known_up_to_a_number.get(form.terms)
 
     def known(self, form: Linear) -> Value | None:
         """The host's own direct expression of `form`, if it has one."""
@@ -114,7 +121,18 @@ class Algebra:
             if nested is not None:
                 return fixed + Linear.of(nested)
         operand = self._aligned(self.materialise(varying, self.dtype_of(varying)), len(shape))
-        return fixed + Linear.of(self.builder.reduce("logsumexp", operand, axes))
+        return fixed + Linear.of(self._reduced("logsumexp", operand, axes))
+
+    def _reduced(self, op: str, operand: Value, axes: tuple[int, ...]) -> Value:
+        """A reduction that keeps its axes, with inserted size-1 axes taken outside."""
+        shape = self.builder.reduce(op, operand, axes).shape
+        inserted = operand.axes if operand.op == "unsqueeze" else ()
+        if not inserted or set(inserted) & set(axes):
+            return self.builder.reduce(op, operand, axes)
+        kept = [i for i in range(operand.type.rank) if i not in inserted]
+        inner = self.builder.reduce(op, operand.operands[0], [kept.index(a) for a in axes])
+        result = self.builder.unsqueeze(inner, inserted)
+        return result if result.shape == shape else self.builder.reduce(op, operand, axes)
 
     def _nested(self, inner: Value, axes: tuple[int, ...]) -> Value | None:
         """lse over `axes` of an lse (squeezed or not) as one lse over all of them."""
@@ -137,7 +155,7 @@ class Algebra:
             return fixed
         scale = abs(varying.terms[0][1])
         operand = self._aligned(self.materialise(varying.scale(1 / scale), self.dtype_of(varying)), len(shape))
-        return fixed + Linear.of(self.builder.reduce("max", operand, axes)).scale(scale)
+        return fixed + Linear.of(self._reduced("max", operand, tuple(sorted(axes)))).scale(scale)
 
     def topk(self, form: Linear, value: Value) -> Linear | None:
         """The values chosen by the top-k `value`, applied to a form of its operand's shape."""
@@ -205,8 +223,9 @@ class Algebra:
                     return atom if flat else b.make("slice", atom, **dict(view.attrs))
                 case "gather":
                     return self._gather_atom(atom, shape, view)
-                case "reshape" if atom.shape == tuple(shape):
-                    return b.make("reshape", atom, **dict(view.attrs))
+                case "reshape":
+                    target = reshaped(atom.shape, tuple(shape), view.shape)
+                    return None if target is None else b.make("reshape", atom, shape=target)
                 case _:
                     return None
         except ShapeError:
@@ -221,6 +240,36 @@ class Algebra:
         if constant_along(atom, (axis,), len(shape)):
             return atom
         return self.builder.make("gather", self.builder.expand(atom, tuple(shape)), index, axis=axis)
+
+
+def reshaped(atom: tuple[Dim, ...], source: tuple[Dim, ...], target: tuple[Dim, ...]) -> tuple[Dim, ...] | None:
+    """The shape of an atom that broadcasts to `source` when `source` is reshaped to `target`.
+
+    Axes are matched in groups of equal element count; within a group the atom must be whole or constant.
+    """
+    if atom == source:
+        return target
+    result: list[Dim] = []
+    i = j = 0
+    while i < len(source) or j < len(target):
+        a, b = i + 1, j + 1
+        while source[i:a] != target[j:b]:
+            left, right = (element_count(x, range(len(x))) for x in (source[i:a], target[j:b]))
+            if left is None or right is None or left == right or (a >= len(source) and b >= len(target)):
+                break
+            a, b = (a + 1, b) if left < right and a < len(source) else (a, b + 1)
+        group, wanted = source[i:a], target[j:b]
+        counts = element_count(group, range(len(group))), element_count(wanted, range(len(wanted)))
+        if group != wanted and (None in counts or counts[0] != counts[1]):
+            return None
+        if atom[i:a] == group:
+            result += wanted
+        elif all(d == 1 for d in atom[i:a]):
+            result += [1] * len(wanted)
+        else:
+            return None
+        i, j = a, b
+    return tuple(result)
 
 
 def form_shape(form: Linear) -> tuple[Dim, ...]:

@@ -223,7 +223,7 @@ def _r_pow(s: Ranges, v: Value, r: list[Range]) -> Range:
     lo = 0.0 if r[0].lo >= 0 or (power is not None and power % 2 == 0) else -INF
     if power is None:
         return Range(lo, INF, r[0].big, r[0].tiny, broken=r[0].big or r[0].tiny)
-    broken = (r[0].tiny and power < 1) or (r[0].big and power < 1)
+    broken = (r[0].tiny or r[0].big) and power < 1
     unit = r[0].lo >= 0 and r[0].hi <= 1 and power > 0
     return Range(lo, 1.0 if unit else INF, r[0].big, r[0].tiny, broken)
 
@@ -297,8 +297,8 @@ def _r_div(_: Ranges, v: Value, r: list[Range]) -> Range:
     broken = b.big or b.tiny
     if b.lo > 0:
         ends = [_quotient(x, y) for x in (a.lo, a.hi) for y in (b.lo, b.hi)]
-        return Range(min(ends), max(ends), a.big, a.tiny, broken)
-    return Range(0.0 if a.lo >= 0 and b.lo >= 0 else -INF, INF, a.big, a.tiny, broken)
+        return Range(min(ends), max(ends), a.big or b.tiny, a.tiny or b.big, broken)
+    return Range(0.0 if a.lo >= 0 and b.lo >= 0 else -INF, INF, a.big or b.tiny, a.tiny or b.big, broken)
 
 
 def _quotient(x: float, y: float) -> float:
@@ -364,8 +364,13 @@ def _r_sum(_: Ranges, v: Value, r: list[Range]) -> Range:
 
 
 def _r_prod(_: Ranges, v: Value, r: list[Range]) -> Range:
-    unit = r[0].lo >= 0 and r[0].hi <= 1
-    return Range(0.0 if r[0].lo >= 0 else -INF, 1.0 if unit else INF, r[0].big, r[0].tiny or unit, broken=r[0].big)
+    """A product of many factors leaves the format unless they are known to be near 1."""
+    lo, hi = r[0].lo, r[0].hi
+    size = max(abs(lo), abs(hi))
+    many = element_count(v.operands[0].shape, v.axes) != 1
+    big = r[0].big or (many and size > 1)
+    tiny = r[0].tiny or (many and not (lo >= 1 or hi <= -1))
+    return Range(0.0 if lo >= 0 else -INF, 1.0 if lo >= 0 and hi <= 1 else INF, big, tiny, broken=r[0].big)
 
 
 def _r_same(_: Ranges, v: Value, r: list[Range]) -> Range:

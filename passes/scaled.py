@@ -394,14 +394,14 @@ def _sc_pow(e: Engine, v: Value) -> Scaled | None:
 
 
 def power_of(e: Engine, reading: Scaled, n: Fraction, dtype: str) -> Scaled | None:
-    """(c·exp s)ⁿ = cⁿ·exp(n·s): for a positive constant c, or any c and integer n."""
+    """(c·exp s)ⁿ = cⁿ·exp(n·s); where c < 0 both sides are real, or NaN, together."""
     k = reading.number
     if k is not None and k > 0:
         try:
             return Scaled(e.builder.constant(float(k) ** float(n), dtype), reading.exponent.scale(n))
         except OverflowError:
             return None
-    if reading.trivial or n.denominator != 1:
+    if reading.trivial:
         return None
     return Scaled(e.builder.apply("pow", reading.coefficient, float(n)), reading.exponent.scale(n))
 
@@ -475,9 +475,9 @@ def _sc_sub(e: Engine, v: Value) -> Scaled | None:
 
 def _two_terms(e: Engine, v: Value, sign: Fraction) -> Scaled | None:
     a, b = (e.scaled(o) for o in v.operands)
-    if a.trivial and b.trivial:
-        return None
     ka, kb = a.number, b.number
+    if a.trivial and b.trivial:
+        return _sech_squared(e, v) if ka == 1 and sign < 0 else None
     if a.exponent == b.exponent:
         op = "add" if sign > 0 else "sub"
         if ka is not None and kb is not None:
@@ -492,6 +492,19 @@ def _two_terms(e: Engine, v: Value, sign: Fraction) -> Scaled | None:
     if ka == -kb and ka > 0 and a.trivial:
         return complement(e, b.exponent, ka, v.dtype)
     return None
+
+
+def _sech_squared(e: Engine, v: Value) -> Scaled | None:
+    """1 − tanh(u)² = 4·σ(2u)·σ(−2u)."""
+    square = v.operands[1]
+    root = square.operands[0] if square.op in ("mul", "pow") else square
+    squared = square.op == "mul" and square.operands[1] is root
+    squared = squared or (square.op == "pow" and number_of(square.operands[1]) == 2)
+    if not squared or root.op != "tanh":
+        return None
+    twice = e.linear(root.operands[0]).scale(Fraction(2))
+    exponent = e.algebra.softplus(twice) + e.algebra.softplus(twice.scale(Fraction(-1)))
+    return Scaled(e.builder.constant(4.0, v.dtype), exponent.scale(Fraction(-1)))
 
 
 def complement(e: Engine, s: Linear, k: Fraction, dtype: str) -> Scaled | None:
@@ -575,17 +588,27 @@ def _weighted_sum(e: Engine, v: Value, reading: Scaled, scale: Fraction) -> Scal
 
 
 def _sc_prod(e: Engine, v: Value) -> Scaled | None:
+    """Π p = Π sign(p) · exp(Σ ln|p|); for positive exponentials simply exp(Σ s)."""
     source = v.operands[0]
     reading = e.scaled(source)
-    if reading.trivial or reading.number is None or reading.number <= 0:
+    if reading.trivial:
+        if constant_of(source) is not None:
+            return None
+        signs = e.builder.make(v.op, e.builder.make("sign", source), **dict(v.attrs))
+        carrier = source.dtype if FORMATS[source.dtype].precision >= 24 else "float32"
+        exponents = e.builder.make("log", e.builder.cast(e.builder.make("abs", source), carrier))
+        return Scaled(signs, _accumulated(e, v, exponents))
+    if reading.number is None or reading.number <= 0:
         return None
     form = reading.exponent + Linear.number(_ln(reading.number))
     exponents = e.algebra.materialise(form, e.carrier(form), source.shape)
-    if v.op == "prod":
-        total = e.builder.make("sum", exponents, axes=v.axes, keepdim=v.attr("keepdim"))
-    else:
-        total = e.builder.make("cumsum", exponents, axis=v.axes[0])
-    return Scaled(e.one(v.dtype), Linear.of(total))
+    return Scaled(e.one(v.dtype), _accumulated(e, v, exponents))
+
+
+def _accumulated(e: Engine, v: Value, exponents: Value) -> Linear:
+    """Σ of exponents where `v` is a product, running Σ where it is a running product."""
+    op = "sum" if v.op == "prod" else "cumsum"
+    return Linear.of(e.builder.make(op, exponents, **dict(v.attrs)))
 
 
 def _sc_cumsum(e: Engine, v: Value) -> Scaled | None:
@@ -683,24 +706,59 @@ def _sc_concat(e: Engine, v: Value) -> Scaled | None:
     return Scaled(e.one(v.dtype), Linear.of(e.builder.make("concat", *parts, axis=cast(int, v.attr("axis")))))
 
 
+_LARGEST_LOG_PRODUCT = 2**20  # elements of the broadcast sum that a product of two exponentials needs
+
+
 def _sc_matmul(e: Engine, v: Value) -> Scaled | None:
-    """exp(S) @ V = (softmax(S) @ V)·exp(lse S); a column of ones, or exponentials on the right, likewise."""
+    """exp(S) @ V = (softmax(S) @ V)·exp(lse S); a product with a vector is a weighted sum."""
     a, b = v.operands
     ra, rb = e.scaled(a), e.scaled(b)
-    if min(a.type.rank, b.type.rank) < 2 or ra.number is None or not rb.trivial or ra.trivial:
+    if ra.trivial and rb.trivial:
         return None
+    vector = _as_sum(e, v, a, b)
+    if vector is not None:
+        return e.scaled(vector)
     axis = a.type.rank - 1
+    if a.type.rank < 2 or not rb.trivial or rb.coefficient is not b:
+        return None
     varying, fixed = e.algebra.pull(ra.exponent, (axis,), a.type.rank)
     total = e.algebra.lse(varying, (axis,), a.shape)
     if not varying.terms or total is None:
         return None
-    logits = e.algebra.materialise(varying, e.algebra.dtype_of(varying), a.shape)
-    weights = e.builder.cast(e.builder.make("softmax", logits, axis=axis), v.dtype)
-    try:
-        product = e.builder.make("matmul", weights, b)
-    except ShapeError:
+    if ra.number is None:
+        weighted = WeightedSum(ra.coefficient, varying, e.builder.reduce("sum", a, (axis,)), Fraction(1))
+        top, capped = e.shift(weighted)
+        terms = e.builder.make("mul", e.builder.cast(ra.coefficient, capped.dtype), e.builder.make("exp", capped))
+        weights, total = e.builder.cast(e.builder.expand(terms, a.shape), v.dtype), Linear.of(top)
+    else:
+        logits = e.algebra.materialise(varying, e.algebra.dtype_of(varying), a.shape)
+        weights = e.builder.cast(e.builder.make("softmax", logits, axis=axis), v.dtype)
+    product = e.builder.make("matmul", weights, b)
+    number = e.builder.constant(float(ra.number), v.dtype) if ra.number is not None else e.one(v.dtype)
+    return Scaled(e.times(product, number), fixed + total)
+
+
+def _as_sum(e: Engine, v: Value, a: Value, b: Value) -> Value | None:
+    """A @ b as Σ A·b: for a vector, for a constant matrix of one column, for two small exponentials."""
+    builder, rank = e.builder, a.type.rank
+    if b.type.rank == 1:
+        return builder.reduce("sum", builder.make("mul", a, b), (rank - 1,), keepdim=False)
+    if rank == 1 and b.type.rank == 2:
+        column = builder.unsqueeze(a, (1,))
+        return builder.reduce("sum", builder.make("mul", column, b), (0,), keepdim=False)
+    if b.shape[-1] == 1 and b.type.rank == 2:
+        row = builder.squeeze(b, (1,))
+        return builder.reduce("sum", builder.make("mul", a, row), (rank - 1,))
+    k = number_of(b)
+    if k is not None and b.type.rank == 2:
+        summed = builder.reduce("sum", builder.apply("mul", a, k) if k != 1 else a, (rank - 1,))
+        return builder.expand(summed, v.shape)
+    size = element_count((*v.shape, a.shape[-1]), range(v.type.rank + 1))
+    both = not e.scaled(a).trivial and not e.scaled(b).trivial
+    if not both or rank != 2 or b.type.rank != 2 or size is None or size > _LARGEST_LOG_PRODUCT:
         return None
-    return Scaled(e.times(product, ra.coefficient), fixed + total)
+    terms = builder.make("mul", builder.unsqueeze(a, (2,)), builder.unsqueeze(b, (0,)))
+    return builder.reduce("sum", terms, (1,), keepdim=False)
 
 
 SCALED: dict[str, ScaledRule] = {

@@ -64,21 +64,34 @@ class Builder:
     def neg(self, a: Value) -> Value:
         return a.operands[0] if a.op == "neg" else self.make("neg", a)
 
-    def squeeze(self, a: Value, axes: Sequence[int]) -> Value:
-        """Remove size-1 axes; undoes an unsqueeze of the same axes."""
-        if not axes:
-            return a
-        if a.op == "unsqueeze" and a.axes == tuple(sorted(axes)):
-            return a.operands[0]
-        return self.make("squeeze", a, axes=tuple(sorted(axes)))
+    def squeeze(self, a: Value, axes: Iterable[int]) -> Value:
+        """Remove size-1 axes."""
+        gone = tuple(sorted(axes))
+        return self._with_ones(a, self.make("squeeze", a, axes=gone).shape) if gone else a
 
-    def unsqueeze(self, a: Value, axes: Sequence[int]) -> Value:
-        """Insert size-1 axes (positions in the result); undoes a squeeze of the same axes."""
-        if not axes:
-            return a
-        if a.op == "squeeze" and a.axes == tuple(sorted(axes)):
-            return a.operands[0]
-        return self.make("unsqueeze", a, axes=tuple(sorted(axes)))
+    def unsqueeze(self, a: Value, axes: Iterable[int]) -> Value:
+        """Insert size-1 axes (positions in the result)."""
+        new = tuple(sorted(axes))
+        return self._with_ones(a, self.make("unsqueeze", a, axes=new).shape) if new else a
+
+    def _with_ones(self, a: Value, shape: tuple[Dim, ...]) -> Value:
+        """`a` with axes of size 1 added or removed. Such views keep the order of elements, so a chain of them is
+        determined by where it starts and the shape it ends with, and is made in one way only."""
+        while a.op in ("squeeze", "unsqueeze"):
+            a = a.operands[0]
+        gone: list[int] = []
+        new: list[int] = []
+        i = j = 0
+        while i < a.type.rank or j < len(shape):
+            one_here = i < a.type.rank and a.shape[i] == 1
+            one_there = j < len(shape) and shape[j] == 1
+            if one_here != one_there:
+                (gone if one_here else new).append(i if one_here else j)
+            i += one_here or not one_there
+            j += one_there or not one_here
+        if gone:
+            a = self.make("squeeze", a, axes=tuple(gone))
+        return self.make("unsqueeze", a, axes=tuple(new)) if new else a
 
     def expand(self, a: Value, shape: tuple[Dim, ...]) -> Value:
         return a if a.shape == shape else self.make("expand", a, shape=shape)
