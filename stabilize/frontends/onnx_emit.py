@@ -18,7 +18,7 @@ import onnx_ir as ir
 from stabilize.errors import ShapeError
 from stabilize.formats import is_float
 from stabilize.frontends.onnx_emitter import CannotEmit, Emit, Emitter, Names, Place, Ref
-from stabilize.frontends.onnx_expand import EXPANSIONS, logcumsumexp
+from stabilize.frontends.onnx_expand import ELEMENTARY, EXPANSIONS, bce_rows, logcumsumexp
 from stabilize.frontends.onnx_rows import NOTHING_IGNORED
 from stabilize.frontends.onnx_types import numpy_dtype
 from stabilize.graph.build import Builder
@@ -44,9 +44,15 @@ def _wide(row: Emit, e: Emitter, v: Value) -> Ref:
     """`row`, in float32 when the value is of half precision."""
     if v.dtype not in HALVES:
         return row(e, v)
-    b = e.builder
+    b, attrs = e.builder, dict(v.attrs)
     operands = [b.cast(o, "float32") if o.dtype in HALVES else o for o in v.operands]
-    return e.value(b.cast(b.make(v.op, *operands, **dict(v.attrs)), v.dtype))
+    if v.dtype == "bfloat16" and v.op in ELEMENTARY:
+        return e.value(b.cast(ELEMENTARY[v.op](b, *operands, **attrs), v.dtype))
+    return e.value(b.cast(b.make(v.op, *operands, **attrs), v.dtype))
+
+
+def _log_softmax(e: Emitter, v: Value) -> Ref:
+    return _wide(partial(_softmax, "LogSoftmax"), e, v) if v.dtype == "bfloat16" else _softmax("LogSoftmax", e, v)
 
 
 def _expanded(e: Emitter, v: Value) -> Ref:
@@ -229,6 +235,8 @@ def _class_loss(op_type: str, e: Emitter, v: Value) -> Ref:
         return e.value(_smoothed(e.builder, v))
     if x.type.rank < 2:
         return e.value(_single_row(e.builder, v))
+    if v.op == "cross_entropy" and v.dtype == "bfloat16":
+        return e.value(_two_steps(e.builder, v))
     operands = [e.value(o) for o in v.operands]
     if operands[1].type.dtype not in ("int32", "int64"):
         operands[1] = e.cast(operands[1], "int64")
@@ -236,6 +244,12 @@ def _class_loss(op_type: str, e: Emitter, v: Value) -> Ref:
     if v.attr("ignore_index") != NOTHING_IGNORED:
         attrs["ignore_index"] = v.attr("ignore_index")
     return e.op(op_type, *operands, type=v.type, **attrs)
+
+
+def _two_steps(b: Builder, v: Value) -> Value:
+    """nll_loss of log_softmax."""
+    attrs = {name: v.attr(name) for name in ("reduction", "ignore_index")}
+    return b.make("nll_loss", b.make("log_softmax", v.operands[0], axis=1), *v.operands[1:], **attrs)
 
 
 def _single_row(b: Builder, v: Value) -> Value:
@@ -268,10 +282,8 @@ def _smoothed(b: Builder, v: Value) -> Value:
 
 
 def _bce(b: Builder, v: Value) -> Value:
-    """max(x, 0) − x·y + log1p(exp(−|x|)): the difference is exact where it would cancel (y = 1, large x)."""
     x, y = v.operands
-    tail = b.make("softplus", b.neg(b.make("abs", x)))
-    rows = b.make("add", b.make("sub", b.apply("maximum", x, 0.0), b.make("mul", x, y)), tail)
+    rows = bce_rows(b, x, y, b.make("softplus", b.neg(b.make("abs", x))))
     reduction = v.attr("reduction")
     return rows if reduction == "none" else b.reduce(str(reduction), rows, range(rows.type.rank), False)
 
@@ -332,7 +344,7 @@ ROWS: dict[str, Emit] = {
     "cumprod": partial(_scan, "CumProd"),
     "logcumsumexp": partial(_wide, _rule(_logcumsumexp)),
     "softmax": partial(_softmax, "Softmax"),
-    "log_softmax": partial(_softmax, "LogSoftmax"),
+    "log_softmax": _log_softmax,
     "topk_values": partial(_topk, 0),
     "topk_indices": partial(_topk, 1),
     "reshape": _reshape,

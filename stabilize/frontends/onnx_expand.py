@@ -15,8 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
+from stabilize.errors import ShapeError
+from stabilize.formats import FLOAT32
 from stabilize.graph.build import Builder, constant_of
-from stabilize.graph.value import Value
+from stabilize.graph.value import Attr, Value
 
 
 def log1p(b: Builder, x: Value) -> Value:
@@ -55,13 +57,17 @@ def softplus(b: Builder, x: Value) -> Value:
 
 
 def logaddexp(b: Builder, x: Value, y: Value) -> Value:
-    """max(x, y) + log1p(exp(−|x − y|)); equal infinities, where there may be some, differ by 0, not by NaN."""
+    """max(x, y) + log1p(exp(−|x − y|))."""
+    return b.make("add", b.make("maximum", x, y), b.make("softplus", _gap(b, x, y)))
+
+
+def _gap(b: Builder, x: Value, y: Value) -> Value:
+    """−|x − y|; equal infinities, where there may be some, differ by 0, not by NaN."""
     gap = b.make("sub", x, y)
     bounds = [constant_of(x), constant_of(y)]
     if not any(n is not None and math.isfinite(n) for n in bounds):
         gap = b.apply("where", b.make("eq", x, y), b.constant(0.0, x.dtype), gap)
-    tail = b.make("softplus", b.make("neg", b.make("abs", gap)))
-    return b.make("add", b.make("maximum", x, y), tail)
+    return b.make("neg", b.make("abs", gap))
 
 
 def xlogy(b: Builder, x: Value, y: Value) -> Value:
@@ -82,6 +88,60 @@ def logcumsumexp(b: Builder, x: Value, axis: int) -> Value:
         value = b.make("logaddexp", value, b.make("concat", pad, kept, axis=axis))
         reach *= 2
     return value
+
+
+# --- without operators whose definition is naive ----------------------------------------------------------------
+#
+# The standard defines Softplus as log(eˣ + 1) and ReduceLogSumExp as log Σ eˣ, and its reference implementation has
+# LogSoftmax = log(softmax). A runtime without a kernel for a format falls back to those, and no CPU runtime has
+# bfloat16 kernels: in bfloat16 these primitives are spelled in elementary operators, evaluated in float32.
+
+
+def _plain_log1pexp(b: Builder, x: Value) -> Value:
+    """log(1 + eˣ) for x ≤ 0."""
+    return b.make("log1p", b.make("exp", x))
+
+
+def _plain_log_sigmoid(b: Builder, x: Value) -> Value:
+    return b.neg(softplus(b, b.neg(x)))
+
+
+def _plain_logaddexp(b: Builder, x: Value, y: Value) -> Value:
+    return b.make("add", b.make("maximum", x, y), _plain_log1pexp(b, _gap(b, x, y)))
+
+
+def _plain_logsumexp(b: Builder, x: Value, axes: tuple[int, ...], keepdim: bool) -> Value:
+    """m + log Σ exp(x − m), m the maximum held inside the finite range: ±inf rows need no difference of infinities."""
+    top = b.apply("minimum", b.apply("maximum", b.reduce("max", x, axes), -FLOAT32.max), FLOAT32.max)
+    total = b.reduce("sum", b.make("exp", b.make("sub", x, top)), axes)
+    value = b.make("add", b.make("log", total), top)
+    return value if keepdim else b.squeeze(value, axes)
+
+
+def _plain_log_softmax(b: Builder, x: Value, axis: int) -> Value:
+    shifted = b.make("sub", x, b.reduce("max", x, [axis]))
+    return b.make("sub", shifted, b.make("log", b.reduce("sum", b.make("exp", shifted), [axis])))
+
+
+def _plain_bce(b: Builder, x: Value, y: Value, reduction: str) -> Value:
+    rows = bce_rows(b, x, y, _plain_log1pexp(b, b.neg(b.make("abs", x))))
+    return rows if reduction == "none" else b.reduce(reduction, rows, range(rows.type.rank), False)
+
+
+def bce_rows(b: Builder, x: Value, y: Value, tail: Value) -> Value:
+    """max(x, 0) − x·y + tail, tail = log(1 + exp(−|x|)): the difference is exact where it would cancel (y = 1)."""
+    return b.make("add", b.make("sub", b.apply("maximum", x, 0.0), b.make("mul", x, y)), tail)
+
+
+#: primitive → its spelling in elementary primitives, called with operands and attributes.
+ELEMENTARY: dict[str, Callable[..., Value]] = {
+    "softplus": softplus,
+    "log_sigmoid": _plain_log_sigmoid,
+    "logaddexp": _plain_logaddexp,
+    "logsumexp": _plain_logsumexp,
+    "log_softmax": _plain_log_softmax,
+    "bce_with_logits": _plain_bce,
+}
 
 
 def _of_log1p(root: Value) -> tuple[Value, ...] | None:
@@ -124,15 +184,41 @@ def _of_xlogy(root: Value) -> tuple[Value, ...] | None:
             return None
 
 
+def _of_plain_logsumexp(root: Value) -> tuple[Value, ...] | None:
+    match root.operands[0]:
+        case Value(op="log", operands=(Value(op="sum", operands=(Value(op="exp", operands=(shifted,)),)),)):
+            return shifted.operands[:1] if shifted.op == "sub" else None
+        case _:
+            return None
+
+
+def _of_plain_log_softmax(root: Value) -> tuple[Value, ...] | None:
+    return root.operands[0].operands[:1] if root.operands[0].op == "sub" and root.operands[1].op == "log" else None
+
+
+def _no_attributes(root: Value) -> dict[str, Attr]:
+    return {}
+
+
+def _summed_axes(root: Value) -> dict[str, Attr]:
+    return {"axes": root.operands[0].operands[0].attr("axes"), "keepdim": True}
+
+
+def _summed_axis(root: Value) -> dict[str, Attr]:
+    total = root.operands[1].operands[0]
+    return {"axis": total.axes[0] if total.op == "sum" and len(total.axes) == 1 else -1}
+
+
 @final
 @dataclass(frozen=True)
 class Expansion:
-    """root: the primitive at the top of the expansion; operands: what it was expanded from, if it was."""
+    """root: the primitive at the top; operands, attributes: what it was expanded from, if it was this expansion."""
 
     name: str
     root: str
     build: Callable[..., Value]
     operands: Callable[[Value], tuple[Value, ...] | None]
+    attributes: Callable[[Value], dict[str, Attr]] = _no_attributes
 
 
 EXPANSIONS: dict[str, Expansion] = {
@@ -147,12 +233,23 @@ EXPANSIONS: dict[str, Expansion] = {
     )
 }
 
+_PLAIN = (
+    Expansion("logaddexp", "add", _plain_logaddexp, _of_logaddexp),
+    Expansion("logsumexp", "add", _plain_logsumexp, _of_plain_logsumexp, _summed_axes),
+    Expansion("log_softmax", "sub", _plain_log_softmax, _of_plain_log_softmax, _summed_axis),
+)
+
 
 def folded(b: Builder, value: Value) -> Value:
     """The primitive that `value` is the expansion of; `value` itself when it is none."""
-    for expansion in EXPANSIONS.values():
-        if value.op == expansion.root:
-            operands = expansion.operands(value)
-            if operands is not None and expansion.build(b, *operands) is value:
-                return b.make(expansion.name, *operands)
+    for expansion in (*EXPANSIONS.values(), *_PLAIN):
+        operands = expansion.operands(value) if value.op == expansion.root else None
+        if operands is None:
+            continue
+        attributes = expansion.attributes(value)
+        try:
+            if expansion.build(b, *operands, **attributes) is value:
+                return b.make(expansion.name, *operands, **attributes)
+        except ShapeError:
+            continue  # operands that look alike and do not fit together
     return value

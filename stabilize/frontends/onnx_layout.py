@@ -261,7 +261,7 @@ def _trilu(call: Call) -> Value:
         raise Refused("a computed diagonal")
     rows = builder.unsqueeze(builder.make("arange", size=sizes[0], dtype="int64"), [1])
     columns = builder.unsqueeze(builder.make("arange", size=sizes[1], dtype="int64"), [0])
-    edge = builder.apply("add", rows, int(shift))
+    edge = builder.apply("add", rows, int(shift)) if shift else rows
     kept = builder.make("ge" if call.int_attr("upper", 1) else "le", columns, edge)
     zero = builder.constant(rounded_zero(x.dtype), x.dtype)
     return builder.make("where", kept, x, zero)

@@ -33,6 +33,9 @@ RANDOM = frozenset(
     ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout")
 )
 
+#: Views, which leave a constant what it is.
+VIEWS = frozenset(("reshape", "unsqueeze", "squeeze", "transpose", "expand", "slice"))
+
 #: Constants above this many elements are not looked into.
 LARGE = 100_000
 
@@ -138,7 +141,9 @@ class Reader:
                 self._bind(host, self._computed(folded(self.builder, value)))
 
     def _computed(self, value: Value) -> Value:
-        """Arithmetic on float constants, done now: models divide by the square root of a size."""
+        """Constants, computed now: models divide by the square root of a size, and expand ones."""
+        if value.op in VIEWS and value.operands[0].op == "constant":
+            return self.builder.constant(cast(float, value.operands[0].attr("value")), value.dtype, value.shape)
         numbers = [float(cast(float, o.attr("value"))) for o in value.operands if o.op == "constant"]
         if not numbers or len(numbers) < len(value.operands):
             return value

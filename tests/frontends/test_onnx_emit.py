@@ -9,6 +9,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 
 from stabilize.frontends.onnx import open_onnx
 from stabilize.frontends.onnx_emit import ROWS, can_emit
@@ -283,6 +284,39 @@ def test_expansions_read_back_as_the_primitive(op: str, dtype: str) -> None:
     types = {f"x{i}": f(MATRIX, dtype) for i in range(count)}
     patched = program(lambda b, *v: b.make(op, *v), types, 18)
     assert open_onnx(patched).view.outputs[0].op == op
+
+
+def test_bfloat16_forms_read_back_too() -> None:
+    """Between the casts to float32 and back."""
+    programs: dict[str, Make] = {
+        "logaddexp": lambda b, x: b.make("logaddexp", x, b.make("sin", x)),
+        "logsumexp": lambda b, x: b.reduce("logsumexp", x, [1]),
+        "log_softmax": lambda b, x: b.make("log_softmax", x, axis=1),
+        "softplus": lambda b, x: b.make("softplus", x),
+    }
+    for op, make in programs.items():
+        (cast,) = open_onnx(program(make, {"x": f(MATRIX, "bfloat16")}, 18)).view.outputs
+        assert (cast.op, cast.operands[0].op, cast.operands[0].dtype) == ("cast", op, "float32")
+
+
+@pytest.mark.parametrize("op", ["softplus", "logaddexp", "logsumexp", "log_softmax", "cross_entropy"])
+def test_bfloat16_is_right_in_the_reference_implementation(op: str) -> None:
+    """Which computes Softplus, LogSoftmax and the losses by their naive definitions."""
+    make, spec = PROGRAMS[op]
+    types = typed(spec, "bfloat16")
+    data = feeds(types)
+    rows = [[-INF, 700.0, 0.0, -700.0, 699.0], [-800.0, -801.0, -802.0, -900.0, -INF], [90.0, 1.0, 2.0, 3.0, 80.0]]
+    data["x0"] = np.asarray(rows).astype(numpy_dtype("bfloat16"))
+    if op == "cross_entropy":
+        make = lambda b, x, y: b.make(  # noqa: E731
+            op, x, y, reduction="sum", ignore_index=-100, label_smoothing=0.0
+        )
+        data["x1"] = np.asarray([1, 0, 4])
+    with np.errstate(all="ignore"):
+        (y,) = ReferenceEvaluator(program(make, types, 18)).run(None, data)
+    wide = {n: a.astype(np.float64) if a.dtype == numpy_dtype("bfloat16") else a for n, a in data.items()}
+    want = expected(make, typed(spec, "float64"), wide).numpy()
+    np.testing.assert_allclose(np.asarray(y).astype(np.float64), want, rtol=2**-8, atol=1e-38)
 
 
 def test_near_miss_of_an_expansion_is_not_folded() -> None:
