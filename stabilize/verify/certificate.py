@@ -171,6 +171,8 @@ class _Judge:
         reason: str | None = None
         gradients = self._why_no_gradients()
         for family in families([self.problem.old, self.problem.new], self.problem.leaves, self.problem.data, self.seed):
+            if family.poisoned and self.problem.old.dtype not in ("bool", *FORMATS):
+                continue  # which index stands for NaN or inf is nobody's promise
             result, harm = self._family(family, with_gradients=gradients is None)
             if result is not None:
                 results.append(result)

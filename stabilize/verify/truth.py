@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol, cast, final
 
+import numpy as np
 import torch
 
 from stabilize.formats import FORMATS
@@ -58,7 +60,7 @@ class ArbTruth:
 
 @final
 class ShadowTruth:
-    """The original formula in float64; where that is not finite, nothing is known."""
+    """The original formula in float64; where that is not finite, or overflowed on the way, nothing is known."""
 
     def __init__(self, problem: Problem, tensors: Mapping[Value, torch.Tensor]) -> None:
         wide = widen(problem)
@@ -72,6 +74,10 @@ class ShadowTruth:
         arrays = {v.index: r.detach().numpy() for v, r in zip(order, results, strict=True)}
         self.intermediates: Mapping[int, AnyArray] | None = arrays
         self.values = arrays[problem.old.index]
+        given = all(bool(torch.isfinite(t).all()) for t in tensors.values())
+        if given and not all(bool(np.isfinite(a).all()) for a in arrays.values()):
+            # an overflow on the way may end in a number, such as e/∞ = 0
+            self.values = np.full(self.values.shape, math.nan)
         self._result = execute([wide.old], self._leaves)[0]
 
     def gradients(
