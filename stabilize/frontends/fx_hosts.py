@@ -5,15 +5,13 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import final
 
 import torch
 from torch import fx
-from torch._guards import detect_fake_mode
 from torch._ops import HigherOrderOperator
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.export import ExportedProgram
 from torch.export.exported_program import ModuleCallEntry
 from torch.export.graph_signature import (
@@ -60,6 +58,9 @@ class FxHost:
         self._fakes = fakes
         self._reading: Reading = read(program)
         self._plans: HostGraph | None = None
+        # the mode of the fakes themselves: a tracing context around this call has another
+        modes = (f.fake_mode for f in pytree.tree_leaves(list(fakes.values())) if isinstance(f, FakeTensor))
+        self._mode = next(modes, None) or FakeTensorMode()
 
     @property
     def view(self) -> View:
@@ -87,18 +88,13 @@ class FxHost:
         return graph
 
     def _host_graph(self, graph: fx.Graph) -> HostGraph:
-        return HostGraph(graph, self._reading, self._fakes, self._fake_mode)
+        return HostGraph(graph, self._reading, self._fakes, self._mode)
 
     def _planning(self) -> HostGraph:
         """The host graph itself, to plan with and never to change."""
         if self._plans is None:
             self._plans = self._host_graph(self._program.host)
         return self._plans
-
-    def _fake_mode(self) -> AbstractContextManager[object]:
-        tensors = [f for f in pytree.tree_leaves(list(self._fakes.values())) if isinstance(f, torch.Tensor)]
-        mode = detect_fake_mode(tensors)
-        return mode if mode is not None else FakeTensorMode()
 
 
 @final

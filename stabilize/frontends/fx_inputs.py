@@ -32,7 +32,9 @@ def split_inputs(example_inputs: object) -> tuple[tuple[object, ...], dict[str, 
 def placeholder_inputs(module: fx.GraphModule, example_inputs: object) -> list[object]:
     """One input per placeholder, from example inputs or from what the placeholders themselves record."""
     placeholders = [n for n in module.graph.nodes if n.op == "placeholder"]
-    if example_inputs is None:
+    compiled = bool(placeholders) and all("example_value" in n.meta for n in placeholders)
+    if example_inputs is None or compiled:
+        # graphs of torch.compile record their inputs, symbolic sizes included
         return _recorded(placeholders)
     args, kwargs = split_inputs(example_inputs)
     if isinstance(module.graph._codegen, _PyTreeCodeGen):  # pyright: ignore[reportPrivateUsage]

@@ -44,6 +44,7 @@ class Program:
 
     computed: host node name → the flat nodes that hold its result.
     steps: flat node → position of the host node that ran it (−1: before the first).
+    switched: flat nodes whose meaning a switch of a submodule decides (dropout); never read through.
     """
 
     flat: fx.Graph
@@ -51,6 +52,7 @@ class Program:
     computed: Mapping[str, Computed]
     steps: Mapping[fx.Node, int]
     leaves: Mapping[fx.Node, Leaf]
+    switched: frozenset[fx.Node] = frozenset()
 
 
 @final

@@ -198,7 +198,7 @@ class _Reader:
 
     def by_table(self, node: fx.Node, key: str | None) -> Value | tuple[Value | None, ...] | None:
         """The translation, if there is a row and the result has the recorded types."""
-        row = READ.get(key) if key is not None else None
+        row = READ.get(key) if key is not None and node not in self.program.switched else None
         target = operator_of(target_of(node))
         if row is None or target is None:
             return None
@@ -326,8 +326,9 @@ class _Reader:
         found: list[Value] = []
         for node in self.memory.written_leaves():
             found.extend(self.current(node))
-        for operands in self.effects.values():
-            found.extend(operands)
+        for node, operands in self.effects.items():
+            if node in self.memory.writes or operator_key(node.target) is None:
+                found.extend(operands)
         return (*self.results, *(v for v in dict.fromkeys(found) if v not in self.results))
 
     def facts(self) -> Facts:

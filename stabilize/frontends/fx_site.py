@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from stabilize.errors import ModelError
 from stabilize.frontends.fx_emit import ALIASING, EMIT
 from stabilize.frontends.fx_program import Reading
-from stabilize.frontends.fx_types import Fake, aten, dim_of, fake_of, operator_of, tensor_type
+from stabilize.frontends.fx_types import Fake, aten, dim_of, fake_of, input_nodes, operator_of, tensor_type
 from stabilize.graph.value import Dim, Value
 
 _KEPT_META = ("stack_trace", "nn_module_stack", "custom")
@@ -33,7 +33,7 @@ class HostGraph:
         graph: fx.Graph,
         reading: Reading,
         fakes: Mapping[str, Fake],
-        mode: Callable[[], AbstractContextManager[object]],
+        mode: AbstractContextManager[object],
     ) -> None:
         self.graph = graph
         self.reading = reading
@@ -99,6 +99,10 @@ class HostGraph:
         groups = facts.groups.get(node.name, frozenset[int]()) if node in self.position else frozenset[int]()
         return any(groups & written for written in facts.writes.values())
 
+    def volatile(self, node: fx.Node) -> bool:
+        """Whether a node may hold one thing now and another later."""
+        return self.written(node) or any(n is node for moves in self.moves.values() for _, n in moves)
+
     def external(self, node: fx.Node) -> bool:
         """Whether a host node may be, or be a view of, an input or a parameter."""
         facts = self.reading.facts
@@ -161,6 +165,8 @@ class Place:
 
     def add(self, target: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> fx.Node:
         """Add a call, or find the equal one that was added before."""
+        if any(self.host.volatile(node) for node in input_nodes((args, kwargs))):
+            return self.new(target, args, kwargs)
         key = (target, self.host.grad_off(self.position), repr(args), repr(sorted(kwargs.items())))
         found = self.host.shared.get(key)
         if found is None:
@@ -173,7 +179,7 @@ class Place:
         def fake(argument: object) -> object:
             return host.fakes[argument] if isinstance(argument, fx.Node) else argument
 
-        with host.mode(), torch.no_grad():
+        with host.mode, torch.no_grad():
             result = target(*pytree.tree_map(fake, args), **pytree.tree_map(fake, kwargs))
         name = str(target).split(".")[1] if operator_of(target) is not None else None
         with host.graph.inserting_before(self.anchor):
@@ -203,7 +209,7 @@ class Place:
                 host.emitted[value, off] = self.node(source)
                 continue
             node = EMIT[value.op](self, value)
-            if value.op in ALIASING and any(host.written(n) for n in (node, *node.all_input_nodes)):
+            if value.op in ALIASING and any(host.volatile(n) for n in (node, *node.all_input_nodes)):
                 # a view of memory that the host writes later would change under its users
                 node = self.new(aten("clone.default"), (node,), {})
             made = host.fakes[node]

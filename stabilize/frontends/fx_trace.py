@@ -8,14 +8,13 @@ traced `GraphModule` serves other sizes than those of its example inputs, and so
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, final
 
 import torch
 from torch import fx
 from torch._dynamo.source import ConstantSource
-from torch._guards import detect_fake_mode
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental import proxy_tensor
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
@@ -24,7 +23,7 @@ from torch.utils import _pytree as pytree
 
 from stabilize.errors import ModelError
 from stabilize.frontends.fx_program import Computed, Leaf, Program
-from stabilize.frontends.fx_types import Fake, attribute_path
+from stabilize.frontends.fx_types import Fake, attribute_path, operator_key
 
 CONSTANT = re.compile(r"(^|\.)_?(tensor_constant|lifted_tensor_)\d+$")
 
@@ -45,7 +44,7 @@ class Traced:
 
 def trace(module: fx.GraphModule, inputs: Sequence[object]) -> Traced:
     """Trace a graph on its inputs, one per placeholder: real or fake tensors, numbers, containers of them."""
-    given = detect_fake_mode(list(inputs))
+    given = next((leaf.fake_mode for leaf in pytree.tree_leaves(list(inputs)) if isinstance(leaf, FakeTensor)), None)
     if given is not None:
         return _Trace(module, given, list(inputs)).run(())
     symbolic = FakeTensorMode(shape_env=ShapeEnv(duck_shape=False), allow_non_fake_inputs=True)
@@ -142,7 +141,16 @@ class _Trace:
             computed={name: _kept(names, nodes) for name, names in self.log.computed.items()},
             steps={nodes[name]: step for name, step in self.log.steps.items() if name in nodes},
             leaves=self.leaves(flat),
+            switched=frozenset(self.switched(nodes.values())),
         )
+
+    def switched(self, flat: Iterable[fx.Node]) -> Iterator[fx.Node]:
+        """Dropouts of leaf modules: the graph runs them, on or off, as the module is at each call."""
+        hosts = list(self.module.graph.nodes)
+        for node in flat:
+            if node.name in self.log.steps and "dropout" in (operator_key(node.target) or ""):
+                if hosts[self.log.steps[node.name]].op == "call_module":
+                    yield node
 
     def leaves(self, flat: fx.GraphModule) -> dict[fx.Node, Leaf]:
         """Flat placeholders in order: states, then inputs; attributes that the tracer itself lifted."""

@@ -176,14 +176,16 @@ CASES: dict[str, list[Case]] = {
     # fused
     "cross_entropy_loss.default": [
         _call(X, LABELS), _call(X, LABELS, None, 0), _call(X, torch.tensor([0, -100, 2]), None, 2),
-        _call(X, LABELS, ROW.abs(), 1, -100, 0.1), _call(ROW, LABELS[0]), _call(CUBE, torch.zeros(2, 4, dtype=torch.int64)),
+        _call(X, LABELS, ROW.abs(), 1, -100, 0.1), _call(ROW, LABELS[0]),
+        _call(CUBE, torch.zeros(2, 4, dtype=torch.int64)),
     ],
     "nll_loss.default": [_call(X, LABELS)],
     "nll_loss_nd.default": [_call(X, LABELS, ROW.abs(), 2)],
     "nll_loss2d.default": [_call(_randn(2, 3, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64))],
     "binary_cross_entropy_with_logits.default": [_call(X, UNIT), _call(X, UNIT, None, None, 0)],
     "scaled_dot_product_attention.default": [
-        _call(CUBE, CUBE, CUBE), _call(CUBE, CUBE, CUBE, scale=0.3), _call(CUBE, CUBE, CUBE, torch.ones(3, 3).tril() > 0),
+        _call(CUBE, CUBE, CUBE), _call(CUBE, CUBE, CUBE, scale=0.3),
+        _call(CUBE, CUBE, CUBE, torch.ones(3, 3).tril() > 0),
         _call(CUBE, CUBE, CUBE, _randn(3, 3)),
     ],
     # layout and casts
@@ -223,7 +225,9 @@ CASES: dict[str, list[Case]] = {
     "movedim.intlist": [_call(CUBE, [0, 1], [2, 0])],
     "moveaxis.int": [_call(CUBE, -1, 0)],
     "moveaxis.intlist": [_call(CUBE, [2], [0])],
-    "slice.Tensor": [_call(X, 1, 1, 4), _call(X, 0, -2), _call(X, 1, 0, 2**63 - 1), _call(X, 1, 0, 5, 2), _call(X, 1, 3, 99)],
+    "slice.Tensor": [
+        _call(X, 1, 1, 4), _call(X, 0, -2), _call(X, 1, 0, 2**63 - 1), _call(X, 1, 0, 5, 2), _call(X, 1, 3, 99),
+    ],
     "select.int": [_call(X, 1, 2), _call(CUBE, -1, -1)],
     "narrow.default": [_call(X, 1, 1, 3)],
     "split.Tensor": [_call(X, 2, 1)],
@@ -239,7 +243,8 @@ CASES: dict[str, list[Case]] = {
     "concatenate.default": [_call([X, Y], -1)],
     "stack.default": [_call([X, Y]), _call([X, Y], -1)],
     "index.Tensor": [
-        _call(X, [torch.arange(3), LABELS]), _call(X, [torch.arange(3), LABELS - 5]), _call(X, [None, torch.tensor([0, -1])]),
+        _call(X, [torch.arange(3), LABELS]), _call(X, [torch.arange(3), LABELS - 5]),
+        _call(X, [None, torch.tensor([0, -1])]),
         _call(X, [torch.tensor([2, 0])]), _call(CUBE, [torch.arange(2), torch.tensor([1, 0])]),
         _call(CUBE, [torch.arange(2)[:, None], torch.arange(3)[None], torch.tensor([[0, 1, 2], [3, 2, -1]])]),
     ],
