@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 import time
 import warnings
@@ -95,7 +94,6 @@ def main() -> int:
     parser.add_argument("--verbose", action="store_true", help="print what each tool leaves broken")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     entries = [e for e in SPELLINGS if options.only in e.name and (options.full or share(e, 6) == 0)]
     dtypes = options.dtypes.split(",")
     scores = _earlier(options.reuse, len(entries)) if options.reuse else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,14 +13,14 @@ import onnx
 import onnxruntime
 import torch
 from onnx import TensorProto, numpy_helper
-from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
 from torch import Tensor, nn
 
+from tests.panel import reference
 from tests.panel.entry import Spelling
 from tests.panel.inputs import DTYPES, generate
 
 OPSET = 18
+logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns, at each export, that torchvision is absent
 ONNX_TYPES = {
     "float16": TensorProto.FLOAT16,
     "bfloat16": TensorProto.BFLOAT16,
@@ -139,22 +140,12 @@ def _retarget_tensor(tensor: TensorProto, dtype: str) -> None:
     tensor.CopyFrom(numpy_helper.from_array(narrow, tensor.name))
 
 
-class GatherElements(OpRun):
-    """The reference evaluator's own takes the axis −1 literally and refuses."""
-
-    op_domain = ""
-
-    def _run(self, data: Any, indices: Any, axis: int = 0) -> tuple[Any]:
-        return (np.take_along_axis(data, indices, axis=axis),)
-
-
 def run_onnx(model: onnx.ModelProto, inputs: Sequence[Tensor], dtype: str) -> Tensor:
     """The first output: ONNX Runtime at full optimisation, or the reference evaluator for bfloat16."""
     if dtype != "bfloat16":
         return run_session(session(model), inputs, dtype)
     feeds = {i.name: to_numpy(t) for i, t in zip(model.graph.input, inputs, strict=True)}
-    with np.errstate(all="ignore"):
-        return _tensor(ReferenceEvaluator(model, new_ops=[GatherElements]).run(None, feeds)[0], dtype)
+    return _tensor(reference.evaluate(model, feeds), dtype)
 
 
 def runner(model: onnx.ModelProto, dtype: str) -> Callable[..., Tensor]:

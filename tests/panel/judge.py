@@ -3,13 +3,13 @@
 The bound follows Blanchard, Higham and Higham (IMA J. Numer. Anal. 41, 2021) for shifted softmax and log-sum-exp.
 With u the unit roundoff of the format, n the longest sum and R the largest magnitude (or spread) of the exponents:
 
-    linear domain   |error| ≤ chain · (n + 16 + 2R) · u · |y|
+    linear domain   |error| ≤ (exp(chain · (n + 16 + 2R) · u) − 1) · |y|
     log domain      |error| ≤ chain · (16 · |y| + R + n) · u
     gradients       |error| ≤ 4 · chain · (n + 16 + 2R) · u · max(|gradient|, slope)
 
 plus four times the smallest subnormal (and `flush`, see `Spelling`); `chain` counts composed formulas, and |y| is
 replaced by Σ |terms| where the result is a signed sum. 16 covers the elementary functions and the few operations
-around them.
+around them. An exponent that is off by δ is a factor e^δ, hence the exponential: its argument where that is small.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def expected(entry: Spelling, inputs: Sequence[torch.Tensor], dtype: str, host: 
         if entry.domain == "log":
             allowed = entry.chain * fmt.u * (16 * scale + (r + entry.n))
         else:
-            allowed = entry.chain * fmt.u * (entry.n + 16 + 2 * r) * scale
+            allowed = mpmath.expm1(entry.chain * fmt.u * (entry.n + 16 + 2 * r)) * scale
         floor = 4 * fmt.tiny + (entry.flush * fmt.min_normal if fmt.precision >= 24 else 0.0)
         return Expected(truth, np.broadcast_to(np.asarray(allowed + floor, dtype=object), truth.shape), fmt)
 
