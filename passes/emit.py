@@ -21,6 +21,7 @@ from stabilize.graph.build import constant_along
 from stabilize.graph.value import Value
 from stabilize.passes.algebra import is_view
 from stabilize.passes.linear import NOTHING, Linear
+from stabilize.passes.mixture import Mixture, MixtureEmitter, common_shift, part_of, summands
 from stabilize.passes.scaled import Engine, Scaled
 
 #: Operators whose half-precision kernels compute in float32 and round once.
@@ -32,9 +33,9 @@ ROUNDS_ONCE = frozenset({"softmax", "log_softmax", "sigmoid", "log_sigmoid", "so
 class Term:
     """A fused shape in the log domain.
 
-    kind "atom": the value itself. "log_softmax": over `axes` of `form`. "sink_softmax": the same with one extra
-    logit `other` in the denominator. "log_sigmoid", "softplus": of `form`. "logaddexp": of `form` and `other`.
-    "logsumexp": over `axes` of `form`, taken apart again. `views` are applied to the result, innermost first.
+    kind "atom": the value itself. "log_softmax": over `axes` of `form`. "log_sigmoid", "softplus": of `form`.
+    "logaddexp": of `form` and `other`. "logsumexp": over `axes` of `form`, taken apart again. "mixture": ln of the
+    mixture; "ratio": `form` − ln of it. `views` are applied to the result, innermost first.
     """
 
     kind: str
@@ -42,6 +43,7 @@ class Term:
     axes: tuple[int, ...] = ()
     other: Linear = NOTHING
     views: tuple[Value, ...] = ()
+    mixture: Mixture | None = None
 
 
 @final
@@ -77,15 +79,19 @@ class Emitter:
         )
         if not depth:
             return plain
-        options = [self._merge_sinks(option) for option in self._options(form, depth)]
-        return min([plain, *options], key=lambda split: split.cost)
+        return min([plain, *self._options(form, depth)], key=lambda split: split.cost)
 
     def _options(self, form: Linear, depth: int) -> list[Split]:
-        special = [(a, k) for a, k in reversed(form.terms) if a.op in ("logsumexp", "softplus")]
-        if special:
-            atom, k = special[0]
-            rule = self._lse_options if atom.op == "logsumexp" else self._softplus_options
-            return rule(form, atom, k, depth)
+        for atom, k in reversed(form.terms):
+            match atom.op:
+                case "logsumexp":
+                    return self._lse_options(form, atom, k, depth)
+                case "softplus":
+                    return self._softplus_options(form, atom, k, depth)
+                case "maximum":
+                    return self._maximum_options(form, atom, k, depth)
+                case _:
+                    continue
         return self._view_options(form, depth)
 
     def _lse_options(self, form: Linear, atom: Value, k: Fraction, depth: int) -> list[Split]:
@@ -130,11 +136,12 @@ class Emitter:
                 if a is not atom and k < 0 and a.op in ("logsumexp", "softplus") and constant_along(a, atom.axes, rank)
             )
         )
-        if not outer.terms:
+        shifts = form.split([a for a in form.atoms if _is_shift(a) and constant_along(a, atom.axes, rank)])[0]
+        if shifts.terms and self.engine.algebra.known(inner + shifts) is not None:
+            outer = shifts  # the host has x − m: its rounding, not that of lse(x) − m
+        elif not outer.terms or len(self.split(inner + outer, depth - 1).terms) != 1:
             return []
         inside = inner + outer
-        if len(self.split(inside, depth - 1).terms) != 1:
-            return []
         rest = form - Linear.of(atom) - outer
         return [self.split(rest, depth - 1).plus(Fraction(1), Term("logsumexp", inside, atom.axes), 1.1)]
 
@@ -142,7 +149,7 @@ class Emitter:
         d = self.engine.linear(atom.operands[0])
         minus = d.scale(Fraction(-1))
         whole = Linear.of(atom)
-        options: list[Split] = []
+        options = self._mixture_options(form, atom, k)
         for oriented, part in ((d, whole), (minus, whole - d)):
             kind, argument = ("softplus", oriented) if k > 0 else ("log_sigmoid", oriented.scale(Fraction(-1)))
             rest = form - part.scale(k)
@@ -167,25 +174,35 @@ class Emitter:
             return [Split(wrapped + outer.terms, under.constant + outer.constant, under.cost + outer.cost)]
         return []
 
-    def _merge_sinks(self, split: Split) -> Split:
-        """log_softmax(x) + log_sigmoid(lse x − K) is a softmax with the extra logit K; it has no NaN of its own."""
-        for i, (k, soft) in enumerate(split.terms):
-            if soft.kind != "log_softmax" or soft.views:
-                continue
-            shape = self._operand_shape(soft)
-            total = self.engine.algebra.lse(soft.form, soft.axes, shape)
-            for j, (n, gate) in enumerate(split.terms):
-                if gate.kind != "log_sigmoid" or n != k or total is None:
-                    continue
-                extra = total - gate.form
-                if all(constant_along(a, soft.axes, len(shape)) for a in extra.atoms):
-                    rest = tuple(t for m, t in enumerate(split.terms) if m not in (i, j))
-                    merged = Term("sink_softmax", soft.form, soft.axes, extra)
-                    return Split(((k, merged), *rest), split.constant, split.cost - 1.0)
-        return split
+    def _mixture_options(self, form: Linear, atom: Value, k: Fraction) -> list[Split]:
+        """`form` as ln of a mixture of several kinds, or as an exponent less that."""
+        engine = self.engine
+        if k == 1:
+            forms = summands(engine, form)
+            mixture = Mixture(tuple(part_of(engine, f) for f in forms))
+            term = Term("mixture", form, mixture=mixture)
+        elif k == -1:
+            numerator = form + Linear.of(atom)
+            forms = [Linear(), *summands(engine, engine.linear(atom.operands[0]))]
+            shift = common_shift(numerator, forms)
+            mixture = Mixture(tuple(part_of(engine, f + shift) for f in forms))
+            term = Term("ratio", numerator + shift, mixture=mixture)
+        else:
+            return []
+        return [Split(((Fraction(1), term),), Fraction(0), 0.9)] if mixture.worthwhile else []
 
-    def _operand_shape(self, term: Term) -> tuple[int | str, ...]:
-        return self.engine.algebra.materialise(term.form, self.engine.algebra.dtype_of(term.form)).shape
+    def _maximum_options(self, form: Linear, atom: Value, k: Fraction, depth: int) -> list[Split]:
+        """ln of a sum of exponentials that is clamped from below."""
+        options = [self._aside(form, atom, k, depth)]
+        mixture = Mixture(tuple(part_of(self.engine, self.engine.linear(o)) for o in atom.operands), "maximum")
+        if not mixture.worthwhile or abs(k) != 1:
+            return options
+        rest = form - Linear.of(atom).scale(k)
+        if k == -1:
+            options.append(Split(((Fraction(1), Term("ratio", rest, mixture=mixture)),), Fraction(0), 0.9))
+        else:
+            options.append(self.split(rest, depth - 1).plus(k, Term("mixture", Linear.of(atom), mixture=mixture), 0.9))
+        return options
 
     # --- building ---------------------------------------------------------------------------------------------------
 
@@ -256,19 +273,27 @@ class Emitter:
                 return self.atom(term.form.atoms[0], dtype)
             case "log_softmax":
                 return self._log_softmax(term, dtype)
-            case "sink_softmax":
-                shifted, total = self._sink(term, dtype)
-                return b.make("sub", shifted, b.make("log", total))
+            case "mixture" | "ratio":
+                assert term.mixture is not None
+                emitter = self._mixtures(dtype)
+                return emitter.log(term.mixture) if term.kind == "mixture" else emitter.log_ratio(term.form, term.mixture)
             case "logaddexp":
                 return b.make("logaddexp", self.build(term.form, dtype), self.build(term.other, dtype))
             case "logsumexp":
-                return b.reduce("logsumexp", self.build(term.form, dtype), term.axes)
+                return b.reduce("logsumexp", self.operand(term.form, dtype), term.axes)
             case _:
                 return b.make(term.kind, self.operand(term.form, dtype))
 
+    def logits(self, form: Linear, dtype: str) -> Value:
+        """The argument of a softmax: the host's own expression if it has one, whatever number it adds."""
+        known = self.engine.algebra.known_up_to_a_number(form)
+        if known is not None and len(form.terms) > 1:
+            return self.builder.cast(known, dtype)
+        return self.operand(form, dtype)
+
     def _log_softmax(self, term: Term, dtype: str) -> Value:
         b = self.builder
-        x = self.operand(term.form, dtype)
+        x = self.logits(term.form, dtype)
         if len(term.axes) == 1:
             return b.make("log_softmax", x, axis=term.axes[0])
         shifted = b.make("sub", x, b.make("detach", b.reduce("max", x, term.axes)))
@@ -276,21 +301,14 @@ class Emitter:
 
     def _softmax(self, term: Term, dtype: str) -> Value:
         b = self.builder
-        x = self.operand(term.form, dtype)
+        x = self.logits(term.form, dtype)
         if len(term.axes) == 1:
             return b.make("softmax", x, axis=term.axes[0])
         e = b.make("exp", b.make("sub", x, b.make("detach", b.reduce("max", x, term.axes))))
         return b.make("div", e, b.reduce("sum", e, term.axes))
 
-    def _sink(self, term: Term, dtype: str) -> tuple[Value, Value]:
-        """(x − M, Σe^(x−M) + e^(K−M)) with M = max(max x, K): finite for a finite K, whatever is masked."""
-        b = self.builder
-        x = self.operand(term.form, dtype)
-        extra = self.build(term.other, dtype)
-        top = b.make("detach", b.make("maximum", b.reduce("max", x, term.axes), extra))
-        shifted = b.make("sub", x, top)
-        total = b.reduce("sum", b.make("exp", shifted), term.axes)
-        return shifted, b.make("add", total, b.make("exp", b.make("sub", extra, top)))
+    def _mixtures(self, dtype: str) -> MixtureEmitter:
+        return MixtureEmitter(self.engine, self.build, self.operand, dtype)
 
     # --- the linear domain ------------------------------------------------------------------------------------------
 
@@ -311,15 +329,15 @@ class Emitter:
         return product
 
     def _factor(self, k: Fraction, term: Term, dtype: str) -> Value | None:
-        if k <= 0 or k.denominator != 1 or term.kind not in ("log_softmax", "sink_softmax", "log_sigmoid"):
+        if k <= 0 or k.denominator != 1 or term.kind not in ("log_softmax", "ratio", "log_sigmoid"):
             return None
         if term.kind == "log_softmax":
             value = self._softmax(term, dtype)
         elif term.kind == "log_sigmoid":
             value = self.builder.make("sigmoid", self.operand(term.form, dtype))
         else:
-            shifted, total = self._sink(term, dtype)
-            value = self.builder.make("div", self.builder.make("exp", shifted), total)
+            assert term.mixture is not None
+            value = self._mixtures(dtype).ratio(term.form, term.mixture)
         value = self._viewed(value, term)
         return value if k == 1 else self.builder.apply("pow", value, int(k))
 
@@ -391,6 +409,10 @@ def _hides_special(atom: Value) -> bool:
     while is_view(atom):
         atom = atom.operands[0]
     return atom.op in ("logsumexp", "softplus")
+
+
+def _is_shift(atom: Value) -> bool:
+    return atom.op == "max" or (atom.op == "detach" and atom.operands[0].op == "max")
 
 
 def _same_rank(a: Value, b: Value) -> bool:

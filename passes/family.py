@@ -78,17 +78,18 @@ def _index_sink(ctx: Context, value: Value) -> Value | None:
 
 
 def _merges(ctx: Context, value: Value, form: Linear, parts: list[Linear]) -> bool:
-    """Whether `form` has a fused term that none of its operands has: then the sink is here, not further in."""
-    if not any(_special(a) for a in form.atoms):
+    """Whether something happens here that does not happen further in: a new fused term, or terms that cancel."""
+    if not any(_special(a) for p in parts for a in p.atoms):
         return False
-    split = ctx.emitter.split
-    here = terms_of([split(form)])
-    there = terms_of([split(p) for p in parts])
-    return bool({_key(t) for t in here} - {_key(t) for t in there})
+    here = ctx.emitter.split(form)
+    splits = [ctx.emitter.split(p) for p in parts]
+    if len(here.terms) < sum(len(s.terms) for s in splits) and value.op != "mul":
+        return True
+    return bool({_key(t) for t in terms_of([here])} - {_key(t) for t in terms_of(splits)})
 
 
 def _key(term: Term) -> tuple[object, ...]:
-    return (term.kind, term.form, term.axes, term.other)
+    return (term.kind, term.form, term.axes, term.other, term.mixture)
 
 
 def _special(atom: Value) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TypeAlias
 
+from stabilize.graph.build import Builder
 from stabilize.graph.value import Value, cone
 from stabilize.graph.view import View
 from stabilize.passes import family, fused
-from stabilize.passes.cancellation import RULES
+from stabilize.passes.cancellation import BEFORE_FAMILY, RULES
 from stabilize.passes.emit import Emitter
 from stabilize.passes.forms import collapse_free
 from stabilize.passes.ranges import Ranges
@@ -24,6 +26,7 @@ PROPOSERS: tuple[Proposer, ...] = (
     fused.propose_binary_cross_entropy,
     fused.propose_attention,
     fused.propose_tanh,
+    *(rule.match for rule in BEFORE_FAMILY),
     lambda ctx, v: family.propose(ctx, v) if v.op in family.SINKS else None,
     *(rule.match for rule in RULES),
 )
@@ -51,7 +54,10 @@ def proposals(view: View, ctx: Context, accept: Callable[[Proposal], Value | Non
     for value in host:
         if value not in live:
             continue
-        new = _first(ctx, value, accept) if value in bound else None
+        if value not in bound:
+            live.update(value.operands)
+            continue
+        new = _first(ctx, value, accept) or _inside(ctx, value, bound, accept)
         if new is None:
             live.update(value.operands)
         else:
@@ -68,6 +74,45 @@ def _first(ctx: Context, value: Value, accept: Callable[[Proposal], Value | None
             if taken is not None:
                 return taken
     return None
+
+
+def _inside(
+    ctx: Context, value: Value, bound: set[Value], accept: Callable[[Proposal], Value | None]
+) -> Value | None:
+    """A defect in what a host operator is made of (log2 x = log x / ln 2): the whole operator is replaced."""
+    current: Value | None = None
+    hidden = [v for v in _made_of(value, bound) if v is not value]
+    for inner in reversed(hidden):
+
+        def taken(proposal: Proposal, inner: Value = inner) -> Value | None:
+            whole = tuple(substitute(ctx.builder, value, inner, c) for c in proposal.candidates)
+            return accept(replace(proposal, old=value, candidates=whole))
+
+        current = _first(ctx, inner, taken)
+        if current is not None:
+            return current
+    return None
+
+
+def _made_of(value: Value, bound: set[Value]) -> list[Value]:
+    """`value` and what the host does not compute by itself below it, in topological order."""
+    seen: dict[int, Value] = {value.index: value}
+    stack = list(value.operands)
+    while stack:
+        inner = stack.pop()
+        if inner.index not in seen and inner not in bound and inner.operands:
+            seen[inner.index] = inner
+            stack.extend(inner.operands)
+    return [seen[i] for i in sorted(seen)]
+
+
+def substitute(builder: Builder, root: Value, old: Value, new: Value) -> Value:
+    """`root` with `new` in the place of `old`."""
+    made: dict[Value, Value] = {old: new}
+    for value in cone([root], [old]):
+        if value is not old and any(made.get(o, o) is not o for o in value.operands):
+            made[value] = builder.make(value.op, *(made.get(o, o) for o in value.operands), **dict(value.attrs))
+    return made.get(root, root)
 
 
 def _needed(new: Value, host_size: int) -> Iterable[Value]:

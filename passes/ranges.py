@@ -120,7 +120,7 @@ class Ranges:
                     if len((rest + weaker).terms) <= len(form.terms):
                         best = max(best, self._lower(rest + weaker, depth - 1))
                 if atom.op in ("maximum", "minimum"):  # at every point it is one of the two
-                    cases = [rest + self.engine.linear(o).scale(k) for o in atom.operands]
+                    cases = [rest + self.engine.linear(o).scale(k) for o in atom.operands if not _is_limit(o)]
                     best = max(best, min(self._lower(case, depth - 1) for case in cases))
         return best
 
@@ -175,6 +175,12 @@ class Ranges:
         if atom.op == "minimum":
             return [e.linear(o).scale(k) for o in atom.operands]
         return []
+
+
+def _is_limit(value: Value) -> bool:
+    """±the largest finite number: a clamp to it changes infinities only."""
+    k = number_of(value)
+    return k is not None and abs(float(k)) >= FORMATS[value.dtype].max
 
 
 def _pending(value: Value, done: Mapping[Value, Range]) -> list[Value]:
@@ -240,10 +246,11 @@ def _r_log(_: Ranges, v: Value, r: list[Range]) -> Range:
     return Range(lo, hi, broken=r[0].big or r[0].tiny)
 
 
-def _r_log1p(_: Ranges, v: Value, r: list[Range]) -> Range:
+def _r_log1p(s: Ranges, v: Value, r: list[Range]) -> Range:
     lo = math.log1p(r[0].lo) if r[0].lo > -1 else -INF
     hi = math.log1p(r[0].hi) if -1 < r[0].hi < INF else INF
-    return Range(lo, hi, broken=r[0].big)
+    saturated = r[0].lo >= -1 and not s.engine.scaled(v.operands[0]).trivial  # log1p(−σ(x)): σ rounds to 1
+    return Range(lo, hi, broken=r[0].big or saturated and r[0].lo == -1)
 
 
 def _r_expm1(_: Ranges, v: Value, r: list[Range]) -> Range:
@@ -363,8 +370,14 @@ def _r_sum(_: Ranges, v: Value, r: list[Range]) -> Range:
     return Range(lo, hi, r[0].big, r[0].tiny, broken=r[0].big and lo < 0 < hi)
 
 
+def _r_sign(_: Ranges, v: Value, r: list[Range]) -> Range:
+    return Range(-1.0, 1.0)
+
+
 def _r_prod(_: Ranges, v: Value, r: list[Range]) -> Range:
     """A product of many factors leaves the format unless they are known to be near 1."""
+    if v.operands[0].op == "sign":
+        return Range(-1.0, 1.0)
     lo, hi = r[0].lo, r[0].hi
     size = max(abs(lo), abs(hi))
     many = element_count(v.operands[0].shape, v.axes) != 1
@@ -409,7 +422,7 @@ RANGE: dict[str, RangeRule] = {
     "constant": _r_constant, "exp": _r_exp, "pow": _r_pow, "sqrt": _r_sqrt, "log": _r_log, "log1p": _r_log1p,
     "expm1": _r_expm1, "add": _r_add, "sub": _r_sub, "neg": _r_neg, "mul": _r_mul, "div": _r_div,
     "sigmoid": _r_sigmoid, "softmax": _r_softmax, "tanh": _r_tanh, "softplus": _r_softplus,
-    "log_sigmoid": _r_nonpositive, "log_softmax": _r_nonpositive, "abs": _r_abs, "relu": _r_relu,
+    "log_sigmoid": _r_nonpositive, "log_softmax": _r_nonpositive, "abs": _r_abs, "sign": _r_sign, "relu": _r_relu,
     "maximum": _r_maximum, "minimum": _r_minimum, "where": _r_where, "sum": _r_sum, "mean": _r_sum,
     "prod": _r_prod, "cumprod": _r_prod, "cumsum": _r_cumsum, "max": _r_same, "min": _r_same, "cast": _r_cast,
     "matmul": _r_matmul, "topk_values": _r_same, "detach": _r_same, "concat": _r_join, "reshape": _r_same,

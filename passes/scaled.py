@@ -289,8 +289,11 @@ def _lin_log(e: Engine, v: Value) -> Linear | None:
 
 def _lin_log1p(e: Engine, v: Value) -> Linear | None:
     reading = e.scaled(v.operands[0])
-    if reading.trivial or reading.number is None or reading.number <= 0:
+    if reading.trivial or reading.number is None:
         return None
+    if reading.number < 0:
+        rest = complement(e, reading.exponent, -reading.number, v.dtype) if reading.number == -1 else None
+        return None if rest is None else rest.exponent
     return e.algebra.softplus(reading.exponent + Linear.number(_ln(reading.number)))
 
 
@@ -592,7 +595,7 @@ def _sc_prod(e: Engine, v: Value) -> Scaled | None:
     source = v.operands[0]
     reading = e.scaled(source)
     if reading.trivial:
-        if constant_of(source) is not None:
+        if constant_of(source) is not None or source.op == "sign":
             return None
         signs = e.builder.make(v.op, e.builder.make("sign", source), **dict(v.attrs))
         carrier = source.dtype if FORMATS[source.dtype].precision >= 24 else "float32"

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from stabilize.passes.cancellation import (
+    complement_of_erf,
+    complement_of_sigmoid,
     complementary_power,
     exp_minus_one,
     gumbel,
     iterated_exp,
-    log_one_minus_exp,
+    log_of_difference,
     log_one_minus_tanh_squared,
     log_one_plus,
-    log_product,
     self_information,
     shifted_softmax_one,
 )
 from stabilize.passes.rule import Rule
 
+#: Asked before the softmax family: sharper than what it would emit.
+BEFORE_FAMILY: tuple[Rule, ...] = (log_one_minus_tanh_squared.RULE,)
+
 RULES: tuple[Rule, ...] = (
-    log_one_minus_tanh_squared.RULE,
-    log_one_minus_exp.RULE,
-    log_product.RULE,
+    log_of_difference.RULE,
     gumbel.RULE,
     log_one_plus.RULE,
     complementary_power.RULE,
+    complement_of_sigmoid.RULE,
+    complement_of_erf.RULE,
     exp_minus_one.RULE,
     iterated_exp.RULE,
     self_information.RULE,

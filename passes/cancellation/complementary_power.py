@@ -1,7 +1,7 @@
 """# complementary-power (STB214)
 
 ## What it does
-Finds 1 − pᵠ and 1 − (1 − p)ᴺ: the chance of at least one success, generalised cross-entropy.
+Finds 1 − pᵠ and 1 − (1 − p)ᴺ: generalised cross-entropy, the chance of at least one success.
 
 ## Why it is unstable
 The power is near 1 when p is near 1 (or Np is small) and the subtraction cancels: 1 − (1 − 1e-9)^1000 is 0 in float32
@@ -10,17 +10,18 @@ where the answer is 1e-6.
 ## Example
     1 - (1 - p)**N
 →
-    -expm1(N*log1p(-p))
+    p·(1 + q + q² + … + q^(N−1)), q = 1 - p     for an integer N ≤ 1024, by repeated squaring: 2·log2 N products
+    -expm1(N*log1p(-p))                         else
 
 ## Shapes
 Elementwise, any shape.
 
 ## Error
-Relative (3 + |q·log p|)·u after; relative u/(1 − pᵠ) before.
+Relative (3·log2 N + 3)·u, or (3 + |q·log p|)·u, after; relative u/(1 − pᵠ) before.
 
 ## Safety
-exact where the base cannot be negative, or the power is no integer (a negative base gives NaN in both). For an
-integer power pass the range of p: a base known to be non-negative is needed.
+exact: an identity of polynomials for an integer power; for other powers a negative base gives NaN in both. An
+integer power of a base other than 1 − p is rewritten when the base is known not to be negative.
 
 ## Source
 Zhang & Sabuncu, NeurIPS 2018 (generalised cross-entropy); Higham 2002, §1.14.1.
@@ -33,6 +34,8 @@ from stabilize.passes.cancellation.shapes import one_plus
 from stabilize.passes.rule import Context, Proposal, Rule
 from stabilize.passes.scaled import number_of
 
+_MOST_FACTORS = 1024
+
 
 def match(ctx: Context, value: Value) -> Proposal | None:
     found = one_plus(value)
@@ -42,10 +45,12 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     n = number_of(power)
     if n is None or n <= 0 or not ctx.engine.scaled(base).trivial:
         return None
+    inside = one_plus(base)
+    if inside is not None and inside[1] < 0 and n.denominator == 1 and n <= _MOST_FACTORS:
+        return RULE.proposal(value, _geometric(ctx, inside[0], base, int(n)))
     if n.denominator == 1 and ctx.ranges.of(base).lo < 0:
         return None
     b = ctx.builder
-    inside = one_plus(base)
     if inside is not None:
         x, sign = inside
         logarithm = b.make("log1p", x if sign > 0 else b.neg(x))
@@ -53,6 +58,20 @@ def match(ctx: Context, value: Value) -> Proposal | None:
         logarithm = b.make("log", base)
     new = b.neg(b.make("expm1", ctx.engine.algebra.times(logarithm, n)))
     return RULE.proposal(value, ctx.emitter.finish(new, value))
+
+
+def _geometric(ctx: Context, p: Value, q: Value, n: int) -> Value:
+    """1 − qⁿ with q = 1 − p: 1 − q²ᵏ = (1 − qᵏ)(1 + qᵏ), 1 − qᵏ⁺¹ = p + q·(1 − qᵏ). No term is negative in [0, 1]."""
+    b = ctx.builder
+    result, power, k = p, q, 1  # 1 − qᵏ and qᵏ
+    for bit in bin(n)[3:]:
+        result = b.make("mul", result, b.apply("add", power, 1.0))
+        power, k = b.make("mul", power, power), 2 * k
+        if bit == "1":
+            result = b.make("add", p, b.make("mul", q, result))
+            power, k = b.make("mul", power, q), k + 1
+    assert k == n
+    return result
 
 
 RULE = Rule("STB214", "complementary-power", frozenset({"sub", "add"}), match, __doc__, "warning")

@@ -118,7 +118,7 @@ HEALTHY = [
     "u = sub(x, max(x, axes=(1,), keepdim=True))\nreturn sub(u, log(sum(exp(u), axes=(1,), keepdim=True)))",
     "u = max(x, axes=(1,), keepdim=True)\nreturn add(u, log(sum(exp(sub(x, u)), axes=(1,), keepdim=True)))",
     "return add(relu(x), log1p(exp(neg(abs(x)))))",
-    "return sigmoid(x), tanh(x), softplus(x), log_sigmoid(x), mul(x, sigmoid(x)), sub(1.0, sigmoid(x))",
+    "return sigmoid(x), tanh(x), softplus(x), log_sigmoid(x), mul(x, sigmoid(x))",
     "return exp(x), mul(exp(x), z), add(exp(mul(x, 0.5)), z), sum(exp(x), axes=(1,), keepdim=True)",
     "return log(add(softmax(x, axis=1), 0.001)), log(add(x, 0.000000001)), log(x), div(x, z), sqrt(abs(x))",
     "m = maximum(max(x, axes=(1,), keepdim=True), 0.0)\ne = exp(sub(x, m))\n"

@@ -1,0 +1,72 @@
+"""# complement-of-sigmoid (STB218)
+
+## What it does
+Finds 1 − σ(x), 1 − 2σ(x) in any spelling of the sigmoid, and 1 − tanh(x)².
+
+## Why it is unstable
+σ(x) rounds to 1 above 17 in float32 (8 in float16): the difference, and its gradient, is exactly 0.
+
+## Example
+    1 - sigmoid(x)
+→
+    sigmoid(-x)
+
+## Shapes
+Elementwise, any shape.
+
+## Error
+Relative 3u after; relative u/(1 − σ) before.
+
+## Safety
+exact: 1 − σ(x) = σ(−x), 1 − 2σ(x) = −tanh(x/2), 1 − tanh(x)² = 4·σ(2x)·σ(−2x).
+
+## Source
+Identity.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from stabilize.graph.value import Value
+from stabilize.passes.linear import Linear
+from stabilize.passes.rule import Context, Proposal, Rule
+
+
+def match(ctx: Context, value: Value) -> Proposal | None:
+    if value.op != "sub":
+        return None
+    reading = ctx.engine.scaled(value)
+    if not reading.trivial and reading.number is not None:
+        split = ctx.emitter.split(reading.exponent)
+        if not split.constant and all(t.kind == "log_sigmoid" for _, t in split.terms):
+            return RULE.proposal(value, ctx.emitter.scaled(reading, value))
+    return _double(ctx, value)
+
+
+def _double(ctx: Context, value: Value) -> Proposal | None:
+    """1 − 2σ(w) = −tanh(w/2), and 2σ(w) − 1."""
+    one, other = (ctx.engine.scaled(o) for o in value.operands)
+    sign = Fraction(-1)
+    if one.number == 2 and not one.trivial:
+        one, other, sign = other, one, Fraction(1)
+    if not one.trivial or one.number != 1 or other.number != 2 or other.trivial:
+        return None
+    w = _is_sigmoid(ctx, other.exponent)
+    if w is None:
+        return None
+    half = w.scale(sign / 2)
+    body = ctx.builder.make("tanh", ctx.emitter.operand(half, ctx.emitter.carrier(value, half)))
+    return RULE.proposal(value, ctx.emitter.finish(body, value))
+
+
+def _is_sigmoid(ctx: Context, exponent: Linear) -> Linear | None:
+    """w when exp(exponent) = σ(w)."""
+    split = ctx.emitter.split(exponent)
+    if len(split.terms) != 1 or split.constant:
+        return None
+    k, term = split.terms[0]
+    return term.form if term.kind == "log_sigmoid" and k == 1 and not term.views else None
+
+
+RULE = Rule("STB218", "complement-of-sigmoid", frozenset({"sub"}), match, __doc__, "info")
