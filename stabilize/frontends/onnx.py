@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stabilize.frontends.onnx_patch import Patcher
     from stabilize.frontends.onnx_read import Reader
 
-    OnnxModel: TypeAlias = onnx.ModelProto | ir.Model | str | os.PathLike[str]
+    OnnxModel: TypeAlias = onnx.ModelProto | ir.Model | torch.onnx.ONNXProgram | str | os.PathLike[str]
 
 #: Oldest operator set whose operators are read. Before 11, axes, bounds and types were spelled differently.
 OLDEST_OPSET = 11
@@ -40,13 +40,14 @@ def _need_onnx() -> None:
 
 @final
 class OnnxHost:
-    """An ONNX model that has been read. `patched` returns the kind of model that was given: a path gives a proto."""
+    """An ONNX model that has been read; `patched` returns the kind of model that was given, a proto for a path."""
 
     kind: Literal["onnx"] = "onnx"
 
-    def __init__(self, model: ir.Model, proto: onnx.ModelProto | None, name: str) -> None:
+    def __init__(self, model: ir.Model, given: onnx.ModelProto | torch.onnx.ONNXProgram | None, name: str) -> None:
+        """`given`: what `model` was read from, when that is what `patched` returns; None for an `ir.Model`."""
         self._model = model
-        self._proto = proto
+        self._given = given
         self.name = name
         self.opset = model.graph.opset_imports.get("", OLDEST_OPSET)
         if self.opset < OLDEST_OPSET:
@@ -72,8 +73,11 @@ class OnnxHost:
 
         return Patcher(self._model.clone(), self.view, self.opset)
 
-    def patched(self, replacements: Sequence[Replacement]) -> onnx.ModelProto | ir.Model:
+    def patched(self, replacements: Sequence[Replacement]) -> onnx.ModelProto | ir.Model | torch.onnx.ONNXProgram:
         """The model with `replacements` applied; ModelError when one cannot be written in its opset."""
+        import onnx
+        import torch
+
         from stabilize.frontends.onnx_patch import Patcher
         from stabilize.frontends.onnx_proto import transplant
 
@@ -81,7 +85,11 @@ class OnnxHost:
         originals = list(model.graph)
         if replacements:
             Patcher(model, self.view, self.opset).apply(replacements)
-        return model if self._proto is None else transplant(self._proto, model, originals)
+        if self._given is None:
+            return model
+        if isinstance(self._given, onnx.ModelProto):
+            return transplant(self._given, model, originals)
+        return torch.onnx.ONNXProgram(model, self._given.exported_program)
 
     def refusal(self, replacement: Replacement) -> str | None:
         """Why `replacement` cannot be written in this model's opset; None when it can."""
@@ -105,7 +113,9 @@ class OnnxHost:
 
 
 def open_onnx(model: OnnxModel) -> OnnxHost:
-    """Read a `ModelProto`, an `onnx_ir.Model` or an `.onnx` file. External data is referred to, not loaded.
+    """Read a `ModelProto`, an `onnx_ir.Model`, a `torch.onnx.ONNXProgram` or an `.onnx` file.
+
+    External data is referred to, not loaded.
 
     ModelError when the file is missing, is no ONNX model, is older than opset 11, or refers to data outside its
     folder; MissingExtraError when onnx is not installed.
@@ -125,6 +135,8 @@ def open_onnx(model: OnnxModel) -> OnnxHost:
     if isinstance(model, onnx.ModelProto):
         onnx_files.check_locations(model, "the model")
         return OnnxHost(_deserialized(model, "the model"), model, model.graph.name or "model")
+    if not isinstance(model, (str, os.PathLike)):
+        return OnnxHost(model.model, model, model.model.graph.name or "model")
     path = os.fspath(model)
     proto = onnx_files.load(path)
     read = _deserialized(proto, path)

@@ -107,6 +107,21 @@ def test_patched_export_keeps_its_metadata_and_sources() -> None:
     np.testing.assert_allclose(y.sum(1), np.ones(5), rtol=1e-6)
 
 
+def test_a_program_gives_a_program() -> None:
+    program = export(lambda z, y: naive(z))
+    x, y = torch.full((3, 4), 1e3), torch.tensor([0, 1, 2])
+    (before,) = program(x, y)
+    assert torch.isnan(before).any()
+    host = open_onnx(program)
+    (old,) = host.view.outputs
+    scores = next(v for v in cone([old]) if v.op == "exp").operands[0]
+    patched = host.patched([Replacement(old, host.view.builder.make("softmax", scores, axis=1))])
+    assert isinstance(patched, torch.onnx.ONNXProgram)
+    (after,) = patched(x, y)
+    assert torch.isfinite(after).all()
+    assert "Exp" in {n.op_type for n in program.model.graph}
+
+
 def test_the_program_itself_as_an_ir_model() -> None:
     program = export(lambda z, y: naive(z))
     host = open_onnx(program.model)
