@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,7 +28,7 @@ from stabilize.frontends.fx_inputs import placeholder_inputs
 from stabilize.frontends.fx_patch import apply, refusal, unavailable
 from stabilize.frontends.fx_program import Leaf, Program, Reading, own_program
 from stabilize.frontends.fx_read import read
-from stabilize.frontends.fx_share import share_graph_module
+from stabilize.frontends.fx_share import copy_graph, share_graph_module
 from stabilize.frontends.fx_site import HostGraph
 from stabilize.frontends.fx_trace import CONSTANT, attribute, trace
 from stabilize.frontends.fx_types import (
@@ -82,7 +81,7 @@ class FxHost:
         """A copy of the host graph with replacements made; None when there is nothing to do."""
         if all(r.new is r.old for r in replacements):
             return None
-        graph = copy.deepcopy(self._program.host)
+        graph = copy_graph(self._program.host)
         apply(self._host_graph(graph), replacements)
         graph.lint()
         return graph

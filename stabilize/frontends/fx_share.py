@@ -12,6 +12,15 @@ _Module = TypeVar("_Module", bound=nn.Module)
 _GRAPH_STATE = ("_graph", "_code", "_lineno_map", "_prologue_start", "_co_fields", "meta", "_modules")
 
 
+def copy_graph(graph: fx.Graph) -> fx.Graph:
+    """A copy with the names of the original, also where they shadow a builtin (`input`), which FX would rename."""
+    result = copy.deepcopy(graph)
+    for node, original in zip(result.nodes, graph.nodes, strict=True):
+        if node.name != original.name:
+            node.name = original.name
+    return result
+
+
 def share_module(module: _Module, memo: dict[int, nn.Module] | None = None) -> _Module:
     """A copy of the tree of modules over the same tensors.
 
@@ -22,7 +31,7 @@ def share_module(module: _Module, memo: dict[int, nn.Module] | None = None) -> _
     if id(module) in memo:
         return cast(_Module, memo[id(module)])
     if isinstance(module, fx.GraphModule):
-        shared: nn.Module = share_graph_module(module, copy.deepcopy(module.graph), memo)
+        shared: nn.Module = share_graph_module(module, copy_graph(module.graph), memo)
     else:
         shared = module.__class__.__new__(module.__class__)
         memo[id(module)] = shared

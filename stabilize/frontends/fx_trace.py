@@ -148,9 +148,10 @@ class _Trace:
         """Dropouts of leaf modules: the graph runs them, on or off, as the module is at each call."""
         hosts = list(self.module.graph.nodes)
         for node in flat:
-            if node.name in self.log.steps and "dropout" in (operator_key(node.target) or ""):
-                if hosts[self.log.steps[node.name]].op == "call_module":
-                    yield node
+            step = self.log.steps.get(node.name)
+            dropout = "dropout" in (operator_key(node.target) or "")
+            if dropout and step is not None and hosts[step].op == "call_module":
+                yield node
 
     def leaves(self, flat: fx.GraphModule) -> dict[fx.Node, Leaf]:
         """Flat placeholders in order: states, then inputs; attributes that the tracer itself lifted."""
@@ -158,7 +159,8 @@ class _Trace:
         described = [Leaf(n, t, True, bool(CONSTANT.search(n)), attribute=True) for n, t in self.states.items()]
         for name, value in zip(names, self.inputs, strict=True):
             count = len(pytree.tree_leaves(value))
-            described.extend(Leaf(name if count == 1 else f"{name}.{i}") for i in range(count))
+            weight = isinstance(value, torch.nn.Parameter)
+            described.extend(Leaf(name if count == 1 else f"{name}.{i}", parameter=weight) for i in range(count))
         placeholders = [n for n in flat.graph.nodes if n.op == "placeholder"]
         leaves = dict(zip(placeholders, described, strict=True))
         for node in flat.graph.nodes:
