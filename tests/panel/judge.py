@@ -84,8 +84,16 @@ def expected(entry: Spelling, inputs: Sequence[torch.Tensor], dtype: str, host: 
             allowed = entry.chain * fmt.u * (16 * scale + (r + entry.n))
         else:
             allowed = mpmath.expm1(entry.chain * fmt.u * (entry.n + 16 + 2 * r)) * scale
+            allowed = _capped(allowed, scale)
         floor = 4 * fmt.tiny + (entry.flush * fmt.min_normal if fmt.precision >= 24 else 0.0)
         return Expected(truth, np.broadcast_to(np.asarray(allowed + floor, dtype=object), truth.shape), fmt)
+
+
+def _capped(allowed: O.Array, scale: O.Array) -> O.Array:
+    """Never more than half of the largest result: where R·u exceeds 1 the bound alone would let anything pass."""
+    finite = [v for v in np.asarray(scale).flat if mpmath.isfinite(v)]
+    half = max(finite, default=mpmath.mpf(0)) / 2
+    return -O.maximum(-allowed, -half)
 
 
 def expected_gradients(entry: Spelling, inputs: Sequence[torch.Tensor], dtype: str, host: str) -> dict[int, Expected]:
@@ -101,6 +109,8 @@ def expected_gradients(entry: Spelling, inputs: Sequence[torch.Tensor], dtype: s
             g = O.gradient(entry.oracle, args, i, GRADIENT_BITS[dtype])
             top = max((abs(v) for v in g.flat if mpmath.isfinite(v)), default=mpmath.mpf(0))
             top = max(top, mpmath.mpf(entry.slope))
+            if top > fmt.max:  # the loss itself leaves the format: nothing to judge
+                g = O.array([O.NAN] * g.size).reshape(g.shape)
             allowed = 4 * entry.chain * fmt.u * (entry.n + 16 + 2 * r) * top + 4 * fmt.tiny
             result[i] = Expected(g, O.array([allowed] * g.size).reshape(g.shape), fmt)
     return result

@@ -173,6 +173,20 @@ def _log_softmax_row(row: Array) -> Array:
     return array([v - top - tail for v in row])
 
 
+def _quotient(a: Any, b: Any) -> Any:
+    if b == 0:
+        return NAN if a == 0 or mpmath.isnan(a) else mpmath.sign(a) * INF
+    return a / b
+
+
+_divide = np.frompyfunc(_quotient, 2, 1)
+
+
+def divide(a: Array, b: Array | Any) -> Array:
+    """a/b with the conventions of IEEE 754 at 0."""
+    return np.asarray(_divide(a, b), dtype=object)
+
+
 def lse(x: Array, axis: Axis = -1, keepdims: bool = False) -> Array:
     """ln Σ eˣ as max + log1p(the other terms)."""
     return _reduce(_lse_row, x, axis, keepdims)

@@ -73,7 +73,7 @@ def mask_additive(x: Tensor, m: Tensor) -> Tensor:
     return e / e.sum(-1, keepdim=True)
 
 
-@softmax(X, lambda x: O.exp(x) / (O.total(O.exp(x), keepdims=True) + O.const(1e-8)))
+@softmax(X, lambda x: O.divide(O.exp(x), O.total(O.exp(x), keepdims=True) + O.const(1e-8)))
 def eps_in_denominator(x: Tensor) -> Tensor:
     e = x.exp()
     return e / (e.sum(-1, keepdim=True) + 1e-8)
@@ -81,20 +81,20 @@ def eps_in_denominator(x: Tensor) -> Tensor:
 
 @softmax(
     (logits(4, 7), mask(4, 7)),
-    lambda x, m: O.where(m, O.exp(x), 0) / (O.total(O.where(m, O.exp(x), 0), keepdims=True) + O.const(1e-6)),
+    lambda x, m: O.divide(O.where(m, O.exp(x), 0), O.total(O.where(m, O.exp(x), 0), keepdims=True) + O.const(1e-6)),
 )
 def eps_with_mask(x: Tensor, m: Tensor) -> Tensor:
     e = x.exp() * m.to(x.dtype)
     return e / (e.sum(-1, keepdim=True) + 1e-6)
 
 
-@softmax(X, lambda x: O.exp(x) / O.maximum(O.total(O.exp(x), keepdims=True), O.const(1e-6)))
+@softmax(X, lambda x: O.divide(O.exp(x), O.maximum(O.total(O.exp(x), keepdims=True), O.const(1e-6))))
 def clamped_denominator(x: Tensor) -> Tensor:
     e = x.exp()
     return e / e.sum(-1, keepdim=True).clamp(min=1e-6)
 
 
-@softmax(X, lambda x: O.exp(x) / O.maximum(O.total(O.exp(x), keepdims=True), O.const(1e-12)))
+@softmax(X, lambda x: O.divide(O.exp(x), O.maximum(O.total(O.exp(x), keepdims=True), O.const(1e-12))))
 def l1_normalized(x: Tensor) -> Tensor:
     return F.normalize(x.exp(), p=1, dim=-1)
 
