@@ -49,7 +49,8 @@ class OnnxHost:
         self._model = model
         self._given = given
         self.name = name
-        self.opset = model.graph.opset_imports.get("", OLDEST_OPSET)
+        imports = model.graph.opset_imports
+        self.opset = imports.get("", imports.get("ai.onnx", OLDEST_OPSET))
         if self.opset < OLDEST_OPSET:
             raise ModelError(
                 f"{name}: opset {self.opset} is older than {OLDEST_OPSET}: "
@@ -60,7 +61,7 @@ class OnnxHost:
     def _reader(self) -> Reader:
         from stabilize.frontends.onnx_read import Reader
 
-        return Reader(self._model)
+        return Reader(self._model, self.opset)
 
     @cached_property
     def view(self) -> View:
@@ -110,6 +111,10 @@ class OnnxHost:
             return to_torch(tensor.numpy())
         except FileNotFoundError:
             return None
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"{self.name}: the data of {name} cannot be read ({error}): save the model again"
+            ) from error
 
 
 def open_onnx(model: OnnxModel) -> OnnxHost:

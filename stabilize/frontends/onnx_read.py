@@ -44,9 +44,9 @@ LARGE = 100_000
 class Reader:
     """Reads the main graph of one model. `tensors` holds the data behind every leaf that has some, by name."""
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, opset: int) -> None:
         self.model = inferred(model)
-        self.opset = self.model.graph.opset_imports.get("", self.model.graph.opset_imports.get("ai.onnx", 1))
+        self.opset = opset
         self.builder = Builder()
         self.tensors: dict[str, ir.TensorProtocol] = {}
         self._values: dict[ir.Value, Value] = {}
@@ -216,13 +216,13 @@ def inferred(model: ir.Model) -> ir.Model:
 
 
 def _small(tensor: ir.TensorProtocol) -> np.ndarray | None:
-    """The data of a tensor, unless it is large or its file is not there."""
+    """The data of a tensor, unless it is large or its file cannot be read."""
     if tensor.size > LARGE:
         return None
     try:
         return np.asarray(tensor.numpy())
-    except FileNotFoundError:
-        return None
+    except (OSError, ValueError):
+        return None  # external data that is missing or cut short: the graph can be read without it
 
 
 def _whole(array: np.ndarray) -> bool:

@@ -225,6 +225,37 @@ def _gemm(call: Call) -> Value:
     return value
 
 
+def _einsum(call: Call) -> Value:
+    """Two operands, at most one contracted axis and one free axis each: a matrix product."""
+    builder = call.builder
+    terms, arrow, out = call.str_attr("equation", "").replace(" ", "").partition("->")
+    labels = terms.split(",")
+    if not arrow or len(labels) != 2 or any(len(set(t)) != len(t) or "." in t for t in (*labels, out)):
+        raise Refused(f"einsum {terms}{arrow}{out}")
+    a, b = labels
+    batch = [i for i in out if i in a and i in b]
+    contracted = [i for i in a if i in b and i not in out]
+    rows, columns = ([i for i in out if i in t and i not in batch] for t in (a, b))
+    if max(len(contracted), len(rows), len(columns)) > 1 or len(batch + contracted + rows) != len(a):
+        raise Refused(f"einsum {terms}{arrow}{out}")
+    if len(batch + contracted + columns) != len(b) or not contracted:
+        raise Refused(f"einsum {terms}{arrow}{out}")
+    left = _arranged(call, call.floating(0), a, batch + rows + contracted)
+    right = _arranged(call, call.x(1), b, batch + contracted + columns)
+    rank = len(batch)
+    left = left if rows else builder.unsqueeze(left, [rank])
+    right = right if columns else builder.unsqueeze(right, [rank + 1])
+    product = builder.make("matmul", left, right)
+    product = builder.squeeze(product, [rank + i for i, kept in enumerate((rows, columns)) if not kept])
+    return _arranged(call, product, "".join(batch + rows + columns), list(out))
+
+
+def _arranged(call: Call, value: Value, labels: str, order: list[str]) -> Value:
+    """`value`, whose axes are named by `labels`, with its axes in another order."""
+    perm = tuple(labels.index(i) for i in order)
+    return value if perm == tuple(range(len(perm))) else call.builder.make("transpose", value, perm=perm)
+
+
 #: An index that no label has: what "no ignore_index" means.
 NOTHING_IGNORED = -(2**31)
 
@@ -296,6 +327,7 @@ ROWS: dict[str, Row] = {
     "Softmax": partial(_softmax, "softmax"),
     "LogSoftmax": partial(_softmax, "log_softmax"),
     "Gemm": _gemm,
+    "Einsum": _einsum,
     "SoftmaxCrossEntropyLoss": partial(_loss, "cross_entropy"),
     "NegativeLogLikelihoodLoss": partial(_loss, "nll_loss"),
 }  # fmt: skip

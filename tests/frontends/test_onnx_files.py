@@ -62,6 +62,15 @@ def test_opening_needs_no_data_file(tmp_path: Path) -> None:
     assert host.tensor(host.view.bindings["w"]) is None
 
 
+def test_data_that_is_cut_short_is_named(tmp_path: Path) -> None:
+    path = with_external_data(tmp_path)
+    (tmp_path / "weights.bin").write_bytes(b"1234")
+    host = open_onnx(path)
+    assert host.view.bindings["w"].shape == (4, 4)
+    with pytest.raises(ModelError, match=r"model\.onnx: the data of w cannot be read"):
+        host.tensor(host.view.bindings["w"])
+
+
 def test_large_external_data_is_not_loaded(tmp_path: Path) -> None:
     """Four gigabytes that are not there: reading the graph must not notice."""
     path = with_external_data(tmp_path)

@@ -9,9 +9,11 @@ from onnx import TensorProto, helper
 
 from stabilize.frontends.onnx import open_onnx
 from stabilize.frontends.onnx_read import source_of
+from stabilize.frontends.onnx_types import to_torch
 from stabilize.graph.text import show
-from stabilize.graph.value import TensorType, Value
+from stabilize.graph.value import TensorType, Value, cone
 from stabilize.graph.view import Source, View
+from stabilize.verify.execute import execute
 from tests.frontends.onnx_support import model
 
 
@@ -132,6 +134,22 @@ def test_rows(body: str, text: str) -> None:
     assert output(graph(body, "float[2, 5] x, float[2, 2] w, float[5] c", "float[2, k] y")) == text
 
 
+@pytest.mark.parametrize(
+    "equation", ["bhid,bhjd->bhij", "bij,bjk->bik", "ij,jk->ki", "bi,bij->bj", "bij,bj->bi", "i,i->"]
+)
+def test_einsum_is_a_matrix_product(equation: str) -> None:
+    sizes = {"b": 2, "h": 3, "i": 4, "j": 5, "k": 6, "d": 7}
+    (a, b), out = equation.partition("->")[0].split(","), equation.partition("->")[2]
+    shapes = [[sizes[i] for i in t] for t in (a, b, out)]
+    texts = [f"float[{', '.join(map(str, s))}]" if s else "float" for s in shapes]
+    v = view(graph(f'y = Einsum <equation = "{equation}"> (p, q)', f"{texts[0]} p, {texts[1]} q", f"{texts[2]} y"))
+    assert not any(value.op == "opaque" for value in cone(v.outputs))
+    rng = np.random.default_rng(0)
+    data = [rng.normal(size=s).astype(np.float32) for s in shapes[:2]]
+    (y,) = execute(v.outputs, {v.bindings[n]: to_torch(d) for n, d in zip("pq", data, strict=True)})
+    np.testing.assert_allclose(y.numpy(), np.einsum(equation, *data), rtol=1e-5, atol=1e-6)
+
+
 def test_not_equal_is_one_primitive() -> None:
     assert output(graph("e = Equal (x, x)\n y = Not (e)", out="bool[2, 5] y")) == "ne(x, x)"
 
@@ -217,6 +235,9 @@ def test_a_stated_type_that_contradicts_the_rule_makes_it_opaque() -> None:
     ("body", "inputs", "out"),
     [
         ("y = test.Exp (x)", "float[2, 5] x", "float[2, 5] y"),
+        ('y = Einsum <equation = "ij->i"> (x)', "float[2, 5] x", "float[2] y"),
+        ('y = Einsum <equation = "ii,ij->j"> (x, x)', "float[5, 5] x", "float[5] y"),
+        ('y = Einsum <equation = "bij,kj->bik"> (x, z)', "float[2, 3, 4] x, float[5, 4] z", "float[2, 3, 5] y"),
         ("y = Hardmax (x)", "float[2, 5] x", "float[2, 5] y"),
         ("a = Constant <value_int = 1> ()\n y = CumSum <reverse = 1> (x, a)", "float[2, 5] x", "float[2, 5] y"),
         ("a = Constant <value_int = 1> ()\n y = CumSum <exclusive = 1> (x, a)", "float[2, 5] x", "float[2, 5] y"),
