@@ -154,6 +154,10 @@ class Emitter:
             kind, argument = ("softplus", oriented) if k > 0 else ("log_sigmoid", oriented.scale(Fraction(-1)))
             rest = form - part.scale(k)
             options.append(self.split(rest, depth - 1).plus(abs(k), Term(kind, argument), 1.0))
+        if k <= -2:  # 4σ(d)σ(−d) = sech²(d/2)
+            rest = form - (d - whole - whole).scale(-k / 2)
+            both = self.split(rest, depth - 1).plus(-k / 2, Term("log_sigmoid", minus), 0.9)
+            options.append(both.plus(-k / 2, Term("log_sigmoid", d), 0.9))
         if k == 1 and len(form.terms) + bool(form.constant) > 1:
             a = form - whole
             cost = 1.0 + 0.1 * (self.split(a, depth - 1).cost + self.split(a + d, depth - 1).cost)

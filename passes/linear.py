@@ -32,10 +32,12 @@ class Linear:
     @staticmethod
     def collect(terms: Iterable[tuple[Value, Fraction]], constant: Fraction = ZERO) -> Linear:
         """Merge equal atoms and drop those that cancel."""
-        total: dict[Value, Fraction] = {}
+        total: dict[Value, tuple[Value, Fraction]] = {}
         for atom, k in terms:
-            total[atom] = total.get(atom, ZERO) + k
-        kept = sorted(((a, k) for a, k in total.items() if k), key=lambda term: term[0].index)
+            key = _element(atom)
+            shown, sum_so_far = total.get(key, (atom, ZERO))
+            total[key] = shown, sum_so_far + k
+        kept = sorted(((a, k) for a, k in total.values() if k), key=lambda term: term[0].index)
         return Linear(tuple(kept), constant)
 
     def __add__(self, other: Linear) -> Linear:
@@ -82,6 +84,15 @@ class Linear:
         inside = tuple(t for t in self.terms if t[0] in chosen)
         outside = tuple(t for t in self.terms if t[0] not in chosen)
         return Linear(inside), Linear(outside, self.constant)
+
+
+def _element(atom: Value) -> Value:
+    """What an atom of one element is a view of: m and squeeze(m) are the same number to every form."""
+    if any(d != 1 for d in atom.shape):
+        return atom
+    while atom.op in ("squeeze", "unsqueeze"):
+        atom = atom.operands[0]
+    return atom
 
 
 NOTHING = Linear()

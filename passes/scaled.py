@@ -468,6 +468,12 @@ def _sc_neg(e: Engine, v: Value) -> Scaled:
     return Scaled(e.times(a.coefficient, e.builder.constant(-1.0, v.dtype)), a.exponent)
 
 
+def _sc_abs(e: Engine, v: Value) -> Scaled | None:
+    a = e.scaled(v.operands[0])
+    k = a.number
+    return None if a.trivial or k is None else Scaled(e.builder.constant(abs(float(k)), v.dtype), a.exponent)
+
+
 def _sc_add(e: Engine, v: Value) -> Scaled | None:
     return _two_terms(e, v, Fraction(1))
 
@@ -765,7 +771,7 @@ def _as_sum(e: Engine, v: Value, a: Value, b: Value) -> Value | None:
 
 
 SCALED: dict[str, ScaledRule] = {
-    "exp": _sc_exp, "pow": _sc_pow, "sqrt": _sc_sqrt, "mul": _sc_mul, "div": _sc_div, "neg": _sc_neg,
+    "exp": _sc_exp, "pow": _sc_pow, "sqrt": _sc_sqrt, "mul": _sc_mul, "div": _sc_div, "neg": _sc_neg, "abs": _sc_abs,
     "add": _sc_add, "sub": _sc_sub, "sigmoid": _sc_sigmoid, "softmax": _sc_softmax, "sum": _sc_sum,
     "mean": _sc_sum, "prod": _sc_prod, "cumprod": _sc_prod, "cumsum": _sc_cumsum, "max": _sc_max,
     "maximum": _sc_extremum, "minimum": _sc_extremum, "where": _sc_where, "cast": _sc_cast,
