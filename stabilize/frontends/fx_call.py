@@ -74,7 +74,8 @@ class Call:
         return self._bound[self.names[key] if isinstance(key, int) else key]
 
     def given(self, key: str | int) -> bool:
-        return self.raw(key) is not None
+        """Whether the operator has this parameter and it is not None."""
+        return (isinstance(key, int) or key in self._bound) and self.raw(key) is not None
 
     def integer(self, key: str | int) -> int:
         value = self.raw(key)

@@ -202,108 +202,7 @@ def stack(c: Call) -> Value:
     return values[0] if len(values) == 1 else c.b.make("concat", *values, axis=axis)
 
 
-# --- indexing -----------------------------------------------------------------------------------------------
-
-
-def nonnegative(value: Value) -> bool:
-    """Whether an integer value is provably never below zero."""
-    while value.op in ("unsqueeze", "squeeze", "reshape", "expand", "transpose", "slice", "cast", "detach"):
-        value = value.operands[0]
-    match value.op:
-        case "arange" | "argmax" | "topk_indices":
-            return True
-        case "constant":
-            return cast(float, value.attr("value")) >= 0
-        case "maximum":
-            return any(nonnegative(o) for o in value.operands)
-        case "where" | "minimum" | "add" | "mul":
-            return all(nonnegative(o) for o in value.operands[-2:])
-        case _:
-            return False
-
-
-def wrapped(c: Call, index: Value, size: Dim) -> Value:
-    """An index as `x[index]` means it: counted from the end where it is negative."""
-    if nonnegative(index):
-        return index
-    if not isinstance(size, int):
-        raise Unreadable("an index that may be negative, into a symbolic axis")
-    return c.b.make("where", c.b.apply("lt", index, 0), c.b.apply("add", index, size), index)
-
-
-def index_tensor(c: Call) -> Value:
-    """`x[arange(N), y]` and `x[:, y]`, the two forms of advanced indexing that are a gather."""
-    x = c.tensor("self")
-    raw = c.items("indices")
-    given = [c.read(item) if item is not None else None for item in raw]
-    if any(i is not None and i.dtype not in ("int64", "int32") for i in given):
-        raise Unreadable("indexing by a mask")
-    chosen = [i for i in given if i is not None]
-    if len(chosen) == 1:
-        return _picked(c, x, given.index(chosen[0]), chosen[0])
-    if len(chosen) != len(given):
-        raise Unreadable("advanced indexing with gaps")
-    return _along_ranges(c, x, chosen)
-
-
-def _picked(c: Call, x: Value, axis: int, index: Value) -> Value:
-    """`x` with `axis` reordered by a vector of indices."""
-    if index.type.rank != 1:
-        raise Unreadable("an index of rank other than 1")
-    index = c.b.cast(wrapped(c, index, x.shape[axis]), "int64")
-    shape = (*x.shape[:axis], index.shape[0], *x.shape[axis + 1 :])
-    lifted = c.b.unsqueeze(index, [i for i in range(x.type.rank) if i != axis])
-    return c.b.make("gather", x, c.b.expand(lifted, shape), axis=axis)
-
-
-def _along_ranges(c: Call, x: Value, indices: list[Value]) -> Value:
-    """`x[i₀, …, i_{k−1}, y]` where i_a counts along axis a of the result and y picks from axis k."""
-    *ranges, y = indices
-    depth = len(ranges)
-    if y.type.rank != depth or tuple(y.shape) != x.shape[:depth] or depth == 0:
-        raise Unreadable("indices that do not pick one element per row")
-    if not all(_counts(value, axis, depth, x.shape[axis]) for axis, value in enumerate(ranges)):
-        raise Unreadable("leading indices that are not ranges")
-    y = c.b.cast(wrapped(c, y, x.shape[depth]), "int64")
-    lifted = c.b.unsqueeze(y, range(depth, x.type.rank))
-    index = c.b.expand(lifted, (*x.shape[:depth], 1, *x.shape[depth + 1 :]))
-    return c.b.squeeze(c.b.make("gather", x, index, axis=depth), (depth,))
-
-
-def _counts(value: Value, axis: int, depth: int, size: Dim) -> bool:
-    """Whether `value`, broadcast to `depth` axes, is 0 … size−1 along `axis` and constant along the others."""
-    if value.type.rank > depth or value.shape == ():
-        return False
-    shape = (1,) * (depth - value.type.rank) + value.shape
-    if shape != tuple(size if i == axis else 1 for i in range(depth)):
-        return False
-    while value.op in ("unsqueeze", "squeeze", "reshape", "cast"):
-        value = value.operands[0]
-    return value.op == "arange" and value.shape == (size,)
-
-
-def gather(c: Call) -> Value:
-    x, index = c.tensor("self"), c.tensor("index")
-    if x.type.rank == 0:
-        raise Unreadable("gather from a scalar")
-    return c.b.make("gather", x, index, axis=c.axis("dim", x.type.rank))
-
-
-def index_select(c: Call) -> Value:
-    """index_select raises on negative indices, so the index needs no wrapping."""
-    x, index = c.tensor("self"), c.tensor("index")
-    axis = c.axis("dim", x.type.rank)
-    if index.type.rank != 1:
-        raise Unreadable("an index of rank other than 1")
-    lifted = c.b.unsqueeze(index, [i for i in range(x.type.rank) if i != axis])
-    return c.b.make("gather", x, c.b.expand(lifted, c.out.shape), axis=axis)
-
-
-def one_hot(c: Call) -> Value:
-    classes = c.out.shape[-1]
-    if not isinstance(classes, int) or c.raw("num_classes") == -1:
-        raise Unreadable("a number of classes that depends on the data")
-    return c.b.cast(c.b.make("one_hot", c.tensor("self"), classes=classes), "int64")
+# --- repetition ----------------------------------------------------------------------------------------------
 
 
 def repeat(c: Call) -> Value:
@@ -352,9 +251,5 @@ LAYOUT_ROWS: dict[str, Row] = {
     "glu.default": glu,
     **_rows(cat, "cat.default", "concat.default", "concatenate.default"),
     "stack.default": stack,
-    "index.Tensor": index_tensor,
-    "gather.default": gather,
-    "index_select.default": index_select,
-    "one_hot.default": one_hot,
     **_rows(repeat, "repeat.default", "tile.default"),
 }  # fmt: skip

@@ -144,6 +144,22 @@ def logit(c: Call) -> Value:
     return c.b.make("log", c.b.make("div", p, c.b.make("sub", _one(c), p)))
 
 
+def add_product(op: str) -> Row:
+    """self + value·(a·b), self + value·(a/b)."""
+
+    def row(c: Call) -> Value:
+        term = c.b.make(op, c.operand("tensor1"), c.operand("tensor2"))
+        if c.raw("value") != 1:
+            term = c.b.make("mul", term, c.promoted(c.raw("value"), c.out.dtype))
+        return c.b.make("add", c.operand("self"), term)
+
+    return row
+
+
+def outer(c: Call) -> Value:
+    return c.b.make("mul", c.b.unsqueeze(c.operand(0), (1,)), c.operand(1))
+
+
 def clamp(c: Call) -> Value:
     value = c.operand("self")
     if c.given("min"):
@@ -256,6 +272,9 @@ MATH_ROWS: dict[str, Row] = {
     "div.Tensor_mode": div_mode,
     "div.Scalar_mode": div_mode,
     "true_divide.Tensor": binary("div"),
+    "addcmul.default": add_product("mul"),
+    "addcdiv.default": add_product("div"),
+    "outer.default": outer,
     "pow.Tensor_Tensor": binary("pow"),
     "pow.Tensor_Scalar": binary("pow"),
     "pow.Scalar": binary("pow"),

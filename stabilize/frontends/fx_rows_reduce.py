@@ -41,6 +41,29 @@ def quantifier(op: str) -> Row:
     return row
 
 
+def norm(order: str) -> Row:
+    """A vector norm of order 1 (Σ|x|), 2 (√Σx²) or ∞ (max |x|) over `dim`. Half types accumulate squares in float32."""
+
+    def row(c: Call) -> Value:
+        x = c.tensor("self")
+        p = c.number(order) if c.given(order) else 2.0
+        axes = c.axes("dim", x.type.rank) if c.given("dim") else tuple(range(x.type.rank))
+        keepdim = _keepdim(c)
+        if x.type.rank == 0 or x.dtype != c.out.dtype:
+            raise Unreadable("a norm of a scalar or of another dtype")
+        if p == 1:
+            return c.b.reduce("sum", c.b.make("abs", x), axes, keepdim)
+        if p == math.inf:
+            return c.b.reduce("max", c.b.make("abs", x), axes, keepdim)
+        if p == 2:
+            wide = c.b.cast(x, "float32") if x.dtype in ("float16", "bfloat16") else x
+            squares = c.b.reduce("sum", c.b.make("mul", wide, wide), axes, keepdim)
+            return c.b.cast(c.b.make("sqrt", squares), x.dtype)
+        raise Unreadable(f"a norm of order {p}")
+
+    return row
+
+
 def max_dim(c: Call) -> tuple[Value | None, ...]:
     x = c.tensor("self")
     axis = c.axis("dim", x.type.rank)
@@ -216,6 +239,17 @@ def attention(c: Call) -> Value:
     return c.b.make("attention", *operands, scale=scale)
 
 
+def kl_div(c: Call) -> Value:
+    """t·(ln t − x), with 0·ln 0 = 0; e^t·(t − x) when the target is a logarithm."""
+    x, t = c.operand("self"), c.operand("target")
+    if c.flag("log_target"):
+        loss = c.b.make("mul", c.b.make("exp", t), c.b.make("sub", t, x))
+    else:
+        loss = c.b.make("sub", c.b.make("xlogy", t, t), c.b.make("mul", t, x))
+    reduction = _reduction(c)
+    return loss if reduction == "none" else c.b.reduce(reduction, loss, range(loss.type.rank), keepdim=False)
+
+
 REDUCE_ROWS: dict[str, Row] = {
     "sum.default": reduction("sum"),
     "sum.dim_IntList": reduction("sum"),
@@ -227,6 +261,9 @@ REDUCE_ROWS: dict[str, Row] = {
     "amin.default": reduction("min"),
     "max.default": reduction("max"),
     "min.default": reduction("min"),
+    "linalg_vector_norm.default": norm("ord"),
+    "norm.ScalarOpt_dim": norm("p"),
+    "norm.Scalar": norm("p"),
     "max.dim": max_dim,
     "min.dim": min_dim,
     "logsumexp.default": reduction("logsumexp"),
@@ -258,6 +295,7 @@ REDUCE_ROWS: dict[str, Row] = {
     "nll_loss.default": nll_loss,
     "nll_loss_nd.default": nll_loss,
     "nll_loss2d.default": nll_loss,
+    "kl_div.default": kl_div,
     "binary_cross_entropy_with_logits.default": bce_with_logits,
     "scaled_dot_product_attention.default": attention,
 }

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from stabilize.frontends.fx_call import Row
+from stabilize.frontends.fx_rows_index import INDEX_ROWS
 from stabilize.frontends.fx_rows_layout import LAYOUT_ROWS
 from stabilize.frontends.fx_rows_math import MATH_ROWS
 from stabilize.frontends.fx_rows_reduce import REDUCE_ROWS
 
-READ: Mapping[str, Row] = {**MATH_ROWS, **REDUCE_ROWS, **LAYOUT_ROWS}
+READ: Mapping[str, Row] = {**MATH_ROWS, **REDUCE_ROWS, **LAYOUT_ROWS, **INDEX_ROWS}
 
 #: Operators whose result is always a view of their only tensor argument: it changes when that memory is written.
 VIEWS = frozenset(
