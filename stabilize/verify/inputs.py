@@ -226,22 +226,39 @@ def _row(tensor: torch.Tensor, index: int) -> torch.Tensor:
     return tensor[index : index + 1]
 
 
+def exponents_of(value: Value) -> tuple[Value, ...]:
+    """The operands of an `EXPONENTIAL` primitive that are exponents."""
+    if value.op == "pow":
+        return value.operands[1:]
+    return value.operands[:1] if value.op in ("cross_entropy", "bce_with_logits") else value.operands
+
+
 def _reaching_exponential(roots: Sequence[Value], leaves: Sequence[Value]) -> frozenset[Value]:
     """The float leaves that some exponential depends on; all of them when there is no exponential."""
     values = cone(roots, leaves)
-    drivers = [o for v in values if v.op in EXPONENTIAL for o in v.operands]
+    drivers = [o for v in values if v.op in EXPONENTIAL for o in exponents_of(v)]
     floats = {leaf for leaf in leaves if is_float(leaf.dtype)}
     reaching = floats & set(cone(drivers, leaves))
     return frozenset(reaching or floats)
 
 
 def _additive_in_exponential(roots: Sequence[Value], leaves: Sequence[Value]) -> frozenset[Value]:
-    """The leaves that enter an exponent (or, where there is none, the result) as a term or scaled by a constant."""
+    """The leaves that enter an exponent as a term or scaled by a constant, and nothing else as a factor."""
     values = cone(roots, leaves)
-    stack = [o for v in values if v.op in EXPONENTIAL - {"attention"} for o in v.operands] or list(roots)
-    stack += [v.operands[3] for v in values if v.op == "attention" and len(v.operands) > 3]
-    seen: set[int] = set()
-    found: set[Value] = set()
+    drivers = [o for v in values if v.op in EXPONENTIAL - {"attention"} for o in exponents_of(v)]
+    drivers += [v.operands[3] for v in values if v.op == "attention" and len(v.operands) > 3]
+    factors = [o for v in values if _is_product(v) for o in v.operands]
+    return frozenset(_terms(drivers, leaves) - _terms(factors, leaves))
+
+
+def _is_product(value: Value) -> bool:
+    """Whether `value` multiplies things of which none is a constant."""
+    return value.op in ("matmul", "mul", "div", "attention") and all(constant_of(o) is None for o in value.operands)
+
+
+def _terms(roots: Sequence[Value], leaves: Sequence[Value]) -> set[Value]:
+    """The leaves met on the way down from `roots` through sums, selections and constant factors."""
+    stack, seen, found = list(roots), set[int](), set[Value]()
     while stack:
         value = stack.pop()
         if value.index in seen:
@@ -249,9 +266,9 @@ def _additive_in_exponential(roots: Sequence[Value], leaves: Sequence[Value]) ->
         seen.add(value.index)
         if value in leaves:
             found.add(value)
-        elif value.op not in ("matmul", "mul", "div") or any(constant_of(o) is not None for o in value.operands):
+        elif value.op not in EXPONENTIAL and not _is_product(value):
             stack.extend(value.operands)
-    return frozenset(found)
+    return found
 
 
 def index_bounds(roots: Iterable[Value], leaves: Sequence[Value]) -> dict[Value, int]:

@@ -22,6 +22,7 @@ from stabilize.graph.ops import VOCABULARY
 from stabilize.graph.value import Value, cone
 from stabilize.verify.compare import AnyArray
 from stabilize.verify.execute import EXECUTE, torch_dtype
+from stabilize.verify.inputs import EXPONENTIAL, exponents_of
 
 
 @final
@@ -50,13 +51,22 @@ class Scales:
 Rule: TypeAlias = Callable[[Value, torch.Tensor, Sequence[Term], Scales], "tuple[torch.Tensor, torch.Tensor]"]
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """The bound of a result, and the largest error of an exponent on the way to it (in units of u)."""
+
+    term: Term
+    exponent_error: float
+
+
 def analyse(
     root: Value,
     leaves: Mapping[Value, object],
     arrays: Mapping[int, AnyArray],
     sizes: Mapping[str, int],
     fmt: Format,
-) -> Term:
+) -> Analysis:
     """The error bound of `root`; `arrays` holds the exact values of its cone."""
     scales = Scales.of(fmt)
     terms: dict[int, Term] = {}
@@ -72,7 +82,15 @@ def analyse(
         terms[value.index] = Term(
             v, error.expand(v.shape), exponent.nan_to_num(0.0).clamp(max=scales.reach).expand(v.shape)
         )
-    return terms[root.index]
+    exponents = [terms[o.index] for v in cone([root], leaves) if v.op in EXPONENTIAL for o in exponents_of(v)]
+    return Analysis(terms[root.index], max((_largest_error(t) for t in exponents), default=0.0))
+
+
+def _largest_error(term: Term) -> float:
+    """The largest finite error of an exponent, itself about to be rounded."""
+    if term.error.dtype != torch.float64 or term.v.dtype != torch.float64 or not term.v.numel():
+        return 0.0
+    return float((term.error + term.v.abs()).nan_to_num(0.0, 0.0, 0.0).max())
 
 
 def to_float64(array: AnyArray, value: Value) -> torch.Tensor:

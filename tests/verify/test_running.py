@@ -65,7 +65,7 @@ def expressions(draw: st.DrawFn, dtype: str) -> tuple[Value, Value]:
 
 def _analysis(root: Value, leaves: dict[Value, torch.Tensor], dtype: str) -> tuple[Term, np.ndarray]:  # type: ignore[type-arg]
     (exact,), arrays = evaluate_cone([root], leaves, digits=24, floor=-1200, max_bits=2048)
-    return analyse(root, leaves, arrays, {}, FORMATS[dtype]), exact
+    return analyse(root, leaves, arrays, {}, FORMATS[dtype]).term, exact
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

@@ -1,0 +1,117 @@
+"""Elements of a replacement that may differ from the truth at inputs that are infinite or NaN.
+
+Each excuse is checked by running the original on changed inputs, and only for elements that need one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+import numpy as np
+import torch
+
+from stabilize.formats import FORMATS, is_float
+from stabilize.graph.value import Value, cone
+from stabilize.verify.compare import Bools, Floats
+from stabilize.verify.execute import execute
+from stabilize.verify.judge import at_limit, is_nan
+from stabilize.verify.running import Scales
+from stabilize.verify.shrink import Problem
+from stabilize.verify.truth import ArbTruth, Truth
+
+Tensors = Mapping[Value, torch.Tensor]
+
+#: Operators that PyTorch computes as NaN at infinite operands, by their definition as (1 − y)·x + softplus(−x).
+_UNDEFINED_AT_INFINITY: Final = frozenset({"bce_with_logits"})
+_ENTRIES: Final = 40
+
+
+def excused_values(
+    problem: Problem, tensors: Tensors, before: torch.Tensor, after: torch.Tensor, truth: Truth, n: int
+) -> Bools:
+    """Elements of `after` that are right, or not to be blamed, though neither the truth nor the original says so."""
+    excused: Bools = np.zeros(tuple(after.shape), dtype=bool)
+    if not is_float(problem.old.dtype) or all(bool(torch.isfinite(t).all()) for t in tensors.values()):
+        return excused
+    before, after = before.detach(), after.detach()
+    if bool((torch.isnan(after) & ~torch.isnan(before)).any()) and n > 1:
+        excused |= _array(torch.isnan(after)) & _depends_on(problem, tensors, torch.isposinf)
+        excused |= _array(torch.isnan(after)) & _contaminated(problem, tensors, before)
+    undefined = any(v.op in _UNDEFINED_AT_INFINITY for v in cone([problem.new]))
+    if undefined and not bool(torch.isfinite(after).all()):
+        excused |= _array(~torch.isfinite(after)) & _depends_on(problem, tensors, torch.isinf)
+    singular = is_nan(truth.values) & _array(torch.isnan(before) & ~torch.isnan(after))
+    if singular.any():
+        excused |= singular & at_limit(after, (_approached(problem, tensors, 1), _approached(problem, tensors, 2)), n)
+    return excused
+
+
+def excused_gradient(problem: Problem, tensors: Tensors, leaf: Value, lost: Bools, truth: Truth) -> Bools:
+    """Entries of `leaf` among `lost` that no finite element of the result depends on."""
+    finite = np.array([math.isfinite(float(x)) for x in truth.values.flat], dtype=bool).reshape(truth.values.shape)
+    excused: Bools = np.zeros(lost.shape, dtype=bool)
+    for index in list(zip(*np.nonzero(lost), strict=True))[:_ENTRIES] if lost.ndim else [()]:
+        reached = _reached(problem, tensors, leaf, tuple(int(i) for i in index))
+        excused[index] = not bool((reached & finite).any())
+    return excused
+
+
+def _array(mask: torch.Tensor) -> Bools:
+    return np.asarray(mask.numpy(), dtype=bool)
+
+
+def _floats(tensors: Tensors) -> Iterator[tuple[Value, torch.Tensor]]:
+    return ((leaf, t) for leaf, t in tensors.items() if t.is_floating_point())
+
+
+def _depends_on(problem: Problem, tensors: Tensors, special: Callable[[torch.Tensor], torch.Tensor]) -> Bools:
+    """Elements of the original that depend on a special input: those that are NaN when it is."""
+    changed = dict(tensors)
+    changed.update((leaf, t.masked_fill(special(t), math.nan)) for leaf, t in _floats(tensors))
+    return _array(torch.isnan(execute([problem.old], changed)[0]))
+
+
+def _reached(problem: Problem, tensors: Tensors, leaf: Value, index: tuple[int, ...]) -> Bools:
+    """Elements of the original that depend on one entry."""
+    changed = tensors[leaf].clone()
+    changed[index] = math.nan
+    moved = execute([problem.old], {**tensors, leaf: changed})[0]
+    kept = execute([problem.old], tensors)[0]
+    # an element that is NaN anyway counts as reached
+    return _array(torch.isnan(moved) | torch.isnan(kept))
+
+
+def _contaminated(problem: Problem, tensors: Tensors, before: torch.Tensor) -> Bools:
+    """Elements that share an infinite input with one that the original gives as NaN (the row of a naive softmax)."""
+    lost = _array(torch.isnan(before))
+    result: Bools = np.zeros(lost.shape, dtype=bool)
+    if not lost.any():
+        return result
+    for leaf, tensor in _floats(tensors):
+        for position in torch.nonzero(torch.isinf(tensor))[:_ENTRIES]:
+            index = tuple(int(i) for i in position)
+            changed = tensor.clone()
+            changed[index] = math.nan
+            finite = {k: t.masked_fill(torch.isinf(t), 0.0) for k, t in _floats(tensors)}
+            finite[leaf] = changed.masked_fill(torch.isinf(changed), 0.0)
+            reached = _array(torch.isnan(execute([problem.old], {**tensors, **finite})[0]))
+            if (reached & lost).any():
+                result |= reached
+    return result
+
+
+def _approached(problem: Problem, tensors: Tensors, draw: int) -> Floats:
+    """The truth where inputs of ±inf are large numbers, and inputs of NaN any numbers, drawn anew each time."""
+    generator = torch.Generator().manual_seed(draw)
+    changed = dict(tensors)
+    for leaf, tensor in _floats(tensors):
+        if bool(torch.isfinite(tensor).all()):
+            continue
+        unit = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
+        large = torch.sign(tensor.double()) * Scales.of(FORMATS[leaf.dtype]).reach * (2.0 + unit)
+        stand_in = torch.where(torch.isnan(tensor), unit, large)
+        changed[leaf] = torch.where(torch.isfinite(tensor), tensor.double(), stand_in)
+    exact = ArbTruth(problem, changed).values
+    return np.array([float(x) for x in exact.flat], dtype=np.float64).reshape(exact.shape)
