@@ -3,8 +3,8 @@
 What is captured is one call: its mode (train/eval of every submodule), dtypes, devices, shapes (symbolic where
 `dynamic_shapes` says so). `forward` runs the captured program on the current parameters. A call of another kind
 (after `.eval()`, `.half()`, `.to(device)`, with another static shape) is captured and rewritten anew when a
-`rewrite` function was given, up to a limit; otherwise, or when that capture fails, it runs the user's own
-forward, with a warning: right, but not rewritten.
+`rewrite` function was given, up to a limit; sizes that changed between captures become symbolic. Otherwise, or when
+that capture fails, the call runs the user's own forward, with a warning: right, but not rewritten.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import Any, TypeAlias, cast, final
 import torch
 from torch import nn
 from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
 
 from stabilize.errors import ModelError
 from stabilize.frontends.fx_hosts import ExportedHost
 from stabilize.frontends.fx_share import share_module
-from stabilize.frontends.fx_variant import Variant
+from stabilize.frontends.fx_variant import Variant, changed_axes
 from stabilize.graph.value import Value
 from stabilize.graph.view import Replacement, View
 
@@ -150,13 +151,27 @@ class _Capture:
         plain.__class__ = self.original
         plain.__dict__.pop("_rewritten")
         try:
-            host = ModuleHost(plain, args, kwargs, self.dynamic_shapes)
+            host = self.open(plain, args, kwargs)
             exported = host.inner.patched(self.rewrite(host.inner))
         except ModelError as error:
             self.warn(str(error))
             return None
         self.variants.append(Variant(exported, module))
         return self.variants[-1]
+
+    def open(self, module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> ModuleHost:
+        """Capture a call, with sizes that changed since earlier captures as symbols where the module allows it."""
+        leaves = pytree.tree_leaves((args, dict(kwargs)))
+        changed = {} if self.dynamic_shapes is not None else changed_axes(self.variants, leaves)
+        if changed:
+            shapes = cast(Any, torch.export.ShapesCollection)()
+            for i, axes in changed.items():
+                shapes[leaves[i]] = dict.fromkeys(axes, torch.export.Dim.AUTO)
+            try:
+                return ModuleHost(module, args, kwargs, shapes)
+            except ModelError:
+                pass  # the module needs its sizes; the capture below is for this one
+        return ModuleHost(module, args, kwargs, self.dynamic_shapes)
 
     def warn(self, reason: str) -> None:
         if not self.warned:

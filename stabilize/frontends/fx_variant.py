@@ -44,14 +44,22 @@ class Variant:
         self._state = [
             (s.target, placeholders[s.arg.name]) for s in specs if s.kind in (InputKind.PARAMETER, InputKind.BUFFER)
         ]
-        self._user = [
+        self._user: list[object] = [
             s.arg.value if isinstance(s.arg, ConstantArgument) else placeholders[s.arg.name]
             for s in specs
             if s.kind is InputKind.USER_INPUT
         ]
 
+        self._guards = _guards(self._user)
+        self._verdicts: dict[tuple[tuple[str, int], ...], bool] = {}
+
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         return self  # holds no tensors of the module
+
+    @property
+    def inputs(self) -> list[object]:
+        """The user's inputs as captured: fake tensors and constants, flattened."""
+        return self._user
 
     @property
     def exported(self) -> ExportedProgram:
@@ -89,7 +97,15 @@ class Variant:
         symbols: dict[Any, int] = {}
         pairs = [(attribute(module, str(target)), fake) for target, fake in self._state]
         pairs.extend(zip(leaves, self._user, strict=True))
-        return all(_alike(value, fake, symbols) for value, fake in pairs) and self._in_range(symbols)
+        return all(_alike(value, fake, symbols) for value, fake in pairs) and self._allows(symbols)
+
+    def _allows(self, symbols: Mapping[Any, int]) -> bool:
+        """Whether sizes satisfy the ranges and the other conditions under which the program was captured."""
+        key = tuple(sorted((str(s), n) for s, n in symbols.items()))
+        if key not in self._verdicts:
+            held = all(guard.subs(symbols) != False for guard in self._guards)  # noqa: E712 (a symbolic truth value)
+            self._verdicts[key] = held and self._in_range(symbols)
+        return self._verdicts[key]
 
     def _in_range(self, symbols: Mapping[Any, int]) -> bool:
         constraints = range_constraints_of(self._exported)
@@ -104,6 +120,26 @@ class Variant:
         flat = [next(user) if lookup is None else lookup(module) for lookup in self._lookups]
         outputs = cast("tuple[object, ...]", self._graph(*flat))
         return pytree.tree_unflatten(list(outputs), self._out_spec)
+
+
+def _guards(fakes: Sequence[object]) -> list[Any]:
+    """Conditions on symbolic sizes (sympy expressions) that the capture relied on."""
+    sizes = [s for f in fakes if isinstance(f, torch.Tensor) for s in f.shape if isinstance(s, torch.SymInt)]
+    environment: Any = cast(Any, sizes[0]).node.shape_env if sizes else None
+    return [guard.expr for guard in environment.guards] if environment is not None else []
+
+
+def changed_axes(variants: Sequence[Variant], leaves: Sequence[object]) -> dict[int, set[int]]:
+    """Input number → axes whose size is not the same in every variant and in `leaves`, or was symbolic already."""
+    changed: dict[int, set[int]] = {}
+    for fakes in (v.inputs for v in variants if len(v.inputs) == len(leaves)):
+        for i, (value, fake) in enumerate(zip(leaves, fakes, strict=True)):
+            if not isinstance(value, torch.Tensor) or not isinstance(fake, torch.Tensor) or value.dim() != fake.dim():
+                continue
+            for axis, (size, expected) in enumerate(zip(value.shape, fake.shape, strict=True)):
+                if isinstance(expected, torch.SymInt) or size != expected:
+                    changed.setdefault(i, set()).add(axis)
+    return changed
 
 
 def _alike(value: object, fake: object, symbols: dict[Any, int]) -> bool:

@@ -391,12 +391,48 @@ def test_module_without_a_rewrite_function_falls_back() -> None:
         fixed(x)
 
 
-def test_module_captures_new_shapes_up_to_a_limit() -> None:
-    fixed = open_lazily(Head().eval(), softmaxes)
-    for rows in range(1, 9):
-        assert torch.isfinite(fixed(HOT[:1].expand(rows, 5))[0]).all()
+def test_module_captures_a_changing_size_once_more() -> None:
+    """The second size makes the axis symbolic; later sizes need no capture."""
+    captured: list[ExportedHost] = []
+
+    def rewrite(host: ExportedHost) -> list[Replacement]:
+        captured.append(host)
+        return softmaxes(host)
+
+    fixed = open_lazily(Head().eval(), rewrite)
+    for rows in (2, 3, 4, 17, 2):
+        x = HOT[:1].expand(rows, 5)
+        _check_head(fixed(x), x)
+    assert len(captured) == 2
+
+
+def test_conditions_of_a_capture_are_checked() -> None:
+    """A program captured for even sizes is not used for odd ones."""
+
+    class Halves(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            half = x.shape[0] // 2
+            e = torch.exp(x[: 2 * half].reshape(2, half, -1)) if x.shape[0] % 2 == 0 else torch.exp(2 * x[None])
+            return e / e.sum(-1, keepdim=True)
+
+    model = Halves()
+    fixed = open_lazily(model, softmaxes)
+    for rows in (4, 6, 8, 5, 7, 10):
+        x = torch.randn(rows, 3)
+        torch.testing.assert_close(fixed(x), model(x))
+
+
+def test_module_captures_variants_up_to_a_limit() -> None:
+    class Scaled(nn.Module):
+        def forward(self, x: torch.Tensor, scale: int) -> torch.Tensor:
+            e = torch.exp(x * scale)
+            return e / e.sum(-1, keepdim=True)
+
+    fixed = open_lazily(Scaled(), softmaxes)
+    for scale in range(1, 9):
+        assert torch.isfinite(fixed(HOT, scale)).all()
     with pytest.warns(UserWarning, match="8 variants"):
-        fixed(HOT[:1].expand(9, 5))
+        fixed(HOT, 9)
 
 
 def test_module_with_dynamic_shapes_is_captured_once() -> None:
