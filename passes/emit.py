@@ -229,13 +229,19 @@ class Emitter:
     def operand(self, form: Linear, dtype: str) -> Value:
         """A plain sum of atoms, or a split when that is more accurate; the argument of a fused operator."""
         known = self.engine.algebra.known(form)
-        if known is not None:
+        if known is not None and self._holds(known, form):
             return self.builder.cast(known, dtype)
         split = self.split(form)
         if all(t.kind == "atom" for _, t in split.terms):
             terms = [(self.atom(a, dtype), k) for a, k in form.terms]
             return self.engine.algebra.materialise(Linear.collect(terms, form.constant), dtype)
         return self.build(form, dtype)
+
+    def _holds(self, known: Value, form: Linear) -> bool:
+        """Whether the format of the host's own sum is sure to hold it: in half precision x/0.1 overflows before x."""
+        if FORMATS[known.dtype].precision >= 24:
+            return True
+        return len(form.terms) <= 1 and all(abs(k) <= 1 for _, k in form.terms) and not form.constant
 
     def atom(self, atom: Value, dtype: str) -> Value:
         """An atom in `dtype`: the host's own value rounded up, or an expression of the engine computed in `dtype`."""
@@ -280,7 +286,8 @@ class Emitter:
             case "mixture" | "ratio":
                 assert term.mixture is not None
                 emitter = self._mixtures(dtype)
-                return emitter.log(term.mixture) if term.kind == "mixture" else emitter.log_ratio(term.form, term.mixture)
+                whole = term.kind == "mixture"
+                return emitter.log(term.mixture) if whole else emitter.log_ratio(term.form, term.mixture)
             case "logaddexp":
                 return b.make("logaddexp", self.build(term.form, dtype), self.build(term.other, dtype))
             case "logsumexp":
@@ -291,7 +298,7 @@ class Emitter:
     def logits(self, form: Linear, dtype: str) -> Value:
         """The argument of a softmax: the host's own expression if it has one, whatever number it adds."""
         known = self.engine.algebra.known_up_to_a_number(form)
-        if known is not None and len(form.terms) > 1:
+        if known is not None and len(form.terms) > 1 and self._holds(known, form):
             return self.builder.cast(known, dtype)
         return self.operand(form, dtype)
 
@@ -346,11 +353,13 @@ class Emitter:
         return value if k == 1 else self.builder.apply("pow", value, int(k))
 
     def scaled(self, reading: Scaled, like: Value) -> Value:
-        """c·exp(s) as a value of the type of `like`."""
-        if reading.exponent.is_zero:
-            return self.finish(reading.coefficient, like)
-        body = self.finish(self.exponential(reading.exponent, self.carrier(like, reading.exponent)), like, expand=False)
+        """c·exp(s) as a value of the type of `like`, rounded to its format once."""
         c = reading.coefficient
+        if reading.exponent.is_zero:
+            return self.finish(c, like)
+        body = self.exponential(reading.exponent, self.carrier(like, reading.exponent))
+        if reading.number == 1:
+            return self.finish(body, like)
         if c.op == "div" and c.index >= self.host_size:  # multiply first: (w·e)/Σ rounds like the original
             top = self.engine.times(c.operands[0], body)
             return self.finish(self.engine.over(top, c.operands[1]), like)
@@ -365,10 +374,10 @@ class Emitter:
         names = [like.dtype, "float32", *(a.dtype for a in form.atoms if is_float(a.dtype))]
         return max(names, key=lambda n: FORMATS[n].precision)
 
-    def finish(self, value: Value, like: Value, expand: bool = True) -> Value:
+    def finish(self, value: Value, like: Value) -> Value:
         """Round to the dtype of `like` and broadcast to its shape."""
         value = self._without_kept_axes(self.narrow(value, like.dtype))
-        if expand and value.shape != like.shape:
+        if value.shape != like.shape:
             if value.type.rank > like.type.rank:
                 value = self.builder.squeeze(value, list(range(value.type.rank - like.type.rank)))
             value = self.builder.expand(value, like.shape)

@@ -14,7 +14,6 @@ from fractions import Fraction
 from typing import TypeAlias, final
 
 from stabilize.formats import FORMATS
-from stabilize.graph.build import Builder
 from stabilize.graph.value import Value
 from stabilize.passes.linear import Linear
 from stabilize.passes.scaled import Engine

@@ -76,9 +76,7 @@ def _first(ctx: Context, value: Value, accept: Callable[[Proposal], Value | None
     return None
 
 
-def _inside(
-    ctx: Context, value: Value, bound: set[Value], accept: Callable[[Proposal], Value | None]
-) -> Value | None:
+def _inside(ctx: Context, value: Value, bound: set[Value], accept: Callable[[Proposal], Value | None]) -> Value | None:
     """A defect in what a host operator is made of (log2 x = log x / ln 2): the whole operator is replaced."""
     current: Value | None = None
     hidden = [v for v in _made_of(value, bound) if v is not value]

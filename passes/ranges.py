@@ -250,7 +250,7 @@ def _r_log1p(s: Ranges, v: Value, r: list[Range]) -> Range:
     lo = math.log1p(r[0].lo) if r[0].lo > -1 else -INF
     hi = math.log1p(r[0].hi) if -1 < r[0].hi < INF else INF
     saturated = r[0].lo >= -1 and not s.engine.scaled(v.operands[0]).trivial  # log1p(−σ(x)): σ rounds to 1
-    return Range(lo, hi, broken=r[0].big or saturated and r[0].lo == -1)
+    return Range(lo, hi, broken=r[0].big or (saturated and r[0].lo == -1))
 
 
 def _r_expm1(_: Ranges, v: Value, r: list[Range]) -> Range:
@@ -262,10 +262,10 @@ def _r_add(_: Ranges, v: Value, r: list[Range]) -> Range:
     lo, hi = a.lo + b.lo, a.hi + b.hi
     lo, hi = (-INF if math.isnan(lo) else lo), (INF if math.isnan(hi) else hi)
     # a sum of non-negative numbers is as small as its smallest part allows, no smaller
-    fmt = FORMATS[v.dtype]
-    tiny = (a.tiny or b.tiny) and not max(a.lo, b.lo) >= fmt.tiny
+    small = 1 / FORMATS[v.dtype].max  # below it the reciprocal, and with it the gradient of a log, overflows
+    tiny = (a.tiny or b.tiny) and not max(a.lo, b.lo) >= small
     if a.lo >= 0 and b.lo >= 0:
-        tiny = tiny and max(_floor(a), _floor(b)) < fmt.tiny
+        tiny = tiny and max(_floor(a), _floor(b)) < small
     elif not (a.tiny and b.tiny):
         tiny = False
     return Range(lo, hi, a.big or b.big, tiny, broken=_clash(a, b))

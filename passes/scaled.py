@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TypeAlias, cast, final
 
-from stabilize.errors import ShapeError
 from stabilize.formats import FORMATS, is_float
 from stabilize.graph.build import Builder, constant_of, element_count
 from stabilize.graph.value import Value

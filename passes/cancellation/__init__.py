@@ -12,6 +12,7 @@ from stabilize.passes.cancellation import (
     log_of_difference,
     log_one_minus_tanh_squared,
     log_one_plus,
+    relative_increment,
     self_information,
     shifted_softmax_one,
 )
@@ -27,6 +28,7 @@ RULES: tuple[Rule, ...] = (
     complementary_power.RULE,
     complement_of_sigmoid.RULE,
     complement_of_erf.RULE,
+    relative_increment.RULE,
     exp_minus_one.RULE,
     iterated_exp.RULE,
     self_information.RULE,

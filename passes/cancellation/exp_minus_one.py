@@ -32,7 +32,7 @@ from stabilize.passes.scaled import number_of
 
 
 def match(ctx: Context, value: Value) -> Proposal | None:
-    found = _difference(value)
+    found = difference(value)
     if found is None:
         return None
     exponent, sign = found
@@ -43,7 +43,7 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     return RULE.proposal(value, ctx.emitter.finish(new if sign > 0 else ctx.builder.neg(new), value))
 
 
-def _difference(value: Value) -> tuple[Value, int] | None:
+def difference(value: Value) -> tuple[Value, int] | None:
     """(x, ±1) when value = ±(exp(x) − 1)."""
     if value.op == "sub":
         a, b = value.operands
