@@ -64,7 +64,7 @@ class Inductor(Tool):
 
 @final
 class StabilizeTorch(Tool):
-    name = "stabilize, PyTorch"
+    name = "stabilize (PyTorch)"
     gradients = True
 
     def prepare(self, entry: Spelling, dtype: str) -> Run:
@@ -123,7 +123,7 @@ class OnnxScript(OnnxTool):
 
 @final
 class StabilizeOnnx(OnnxTool):
-    name = "stabilize, ONNX"
+    name = "stabilize (ONNX)"
 
     def rewrite(self, model: onnx.ModelProto, entry: Spelling) -> onnx.ModelProto:
         return stabilize.optimize(model, allow="exact" if entry.exact else "approximate")
