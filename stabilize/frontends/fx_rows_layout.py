@@ -58,6 +58,10 @@ def expand(c: Call) -> Value:
     return c.b.expand(c.tensor(0), c.out.shape)
 
 
+def broadcast_tensors(c: Call) -> tuple[Value | None, ...]:
+    return tuple(c.b.expand(c.read(item), out.shape) for item, out in zip(c.items(0), c.outs, strict=True))
+
+
 def unsqueeze(c: Call) -> Value:
     x = c.tensor("self")
     return c.b.unsqueeze(x, (c.axis("dim", x.type.rank + 1),))
@@ -233,11 +237,12 @@ LAYOUT_ROWS: dict[str, Row] = {
         "view_as.default", "reshape_as.default", "ravel.default",
     ),
     **_rows(expand, "expand.default", "expand_as.default", "broadcast_to.default"),
+    "broadcast_tensors.default": broadcast_tensors,
     "unsqueeze.default": unsqueeze,
     **_rows(squeeze, "squeeze.default", "squeeze.dim", "squeeze.dims"),
     **_rows(permute, "permute.default"),
     **_rows(swap, "transpose.int", "swapaxes.default", "swapdims.default"),
-    **_rows(swap_last, "t.default", "mT.default", "adjoint.default"),
+    **_rows(swap_last, "t.default", "mT.default", "adjoint.default", "matrix_H.default"),
     **_rows(reverse_axes, "numpy_T.default"),
     **_rows(movedim, "movedim.int", "movedim.intlist", "moveaxis.int", "moveaxis.intlist"),
     "slice.Tensor": slice_range,

@@ -205,6 +205,24 @@ def value_of_shape(c: Call, value: Value, out: TensorType) -> Value:
     return c.b.expand(value, out.shape)
 
 
+def finite(op: str) -> Row:
+    """isinf ("eq") and isfinite ("lt"): |x| against infinity, false for NaN."""
+
+    def row(c: Call) -> Value:
+        x = c.tensor("self")
+        if not is_float(x.dtype):
+            raise Unreadable("integers have no infinity")
+        return c.b.apply(op, c.b.make("abs", x), math.inf)
+
+    return row
+
+
+def ndtr(c: Call) -> Value:
+    """The normal distribution function Φ(x) = erfc(−x/√2)/2."""
+    x = c.operand(0)
+    return c.b.apply("mul", c.b.make("erfc", c.b.apply("mul", x, -math.sqrt(0.5))), 0.5)
+
+
 def constant(key: str | float) -> Row:
     """A tensor full of one number: an argument of the operator, or a fixed number."""
 
@@ -240,9 +258,16 @@ _UNARY_ALIASES = {
     "special_erfc": "erfc", "absolute": "abs", "negative": "neg", "sgn": "sign",
 }  # fmt: skip
 
+_COMPARE_ALIASES = {
+    "greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le", "not_equal": "ne",
+}  # fmt: skip
+
 MATH_ROWS: dict[str, Row] = {
     **{f"{name}.default": unary(name) for name in _UNARY},
     **{f"{name}.default": unary(op) for name, op in _UNARY_ALIASES.items()},
+    "isinf.default": finite("eq"),
+    "isfinite.default": finite("lt"),
+    "special_ndtr.default": ndtr,
     "isnan.default": lambda c: c.b.make("isnan", c.tensor(0)),
     "reciprocal.default": reciprocal,
     "rsqrt.default": rsqrt,
@@ -272,6 +297,12 @@ MATH_ROWS: dict[str, Row] = {
     "div.Tensor_mode": div_mode,
     "div.Scalar_mode": div_mode,
     "true_divide.Tensor": binary("div"),
+    "divide.Tensor": binary("div"),
+    "divide.Scalar": binary("div"),
+    "multiply.Tensor": binary("mul"),
+    "multiply.Scalar": binary("mul"),
+    "subtract.Tensor": sub,
+    "subtract.Scalar": sub,
     "addcmul.default": add_product("mul"),
     "addcdiv.default": add_product("div"),
     "outer.default": outer,
@@ -297,6 +328,7 @@ MATH_ROWS: dict[str, Row] = {
     **{f"xlogy.{overload}": binary("xlogy") for overload in ("Tensor", "Scalar_Self", "Scalar_Other")},
     "special_xlogy.default": binary("xlogy"),
     # comparisons and logic
+    **{f"{name}.{overload}": compare(op) for name, op in _COMPARE_ALIASES.items() for overload in ("Tensor", "Scalar")},
     **{
         f"{op}.{overload}": compare(op)
         for op in ("eq", "ne", "lt", "le", "gt", "ge")
@@ -308,6 +340,8 @@ MATH_ROWS: dict[str, Row] = {
     "logical_xor.default": lambda c: c.b.make("ne", truth(c, c.tensor(0)), truth(c, c.tensor(1))),
     "bitwise_and.Tensor": bitwise("and"),
     "bitwise_or.Tensor": bitwise("or"),
+    "bitwise_xor.Tensor": bitwise("ne"),
+    "__xor__.Tensor": bitwise("ne"),
     "bitwise_not.default": bitwise("not"),
     "__and__.Tensor": bitwise("and"),
     "__or__.Tensor": bitwise("or"),

@@ -77,6 +77,12 @@ def min_dim(c: Call) -> tuple[Value | None, ...]:
     return c.b.reduce("min", x, (c.axis("dim", x.type.rank),), _keepdim(c)), None
 
 
+def aminmax(c: Call) -> tuple[Value | None, ...]:
+    x = c.tensor("self")
+    axes = (c.axis("dim", x.type.rank),) if c.given("dim") else tuple(range(x.type.rank))
+    return c.b.reduce("min", x, axes, _keepdim(c)), c.b.reduce("max", x, axes, _keepdim(c))
+
+
 def argmax(c: Call) -> Value:
     x = c.tensor("self")
     if not c.given("dim"):
@@ -149,29 +155,81 @@ def linear(c: Call) -> Value:
     return product if bias is None else c.b.make("add", product, bias)
 
 
+def inner(c: Call) -> Value:
+    a, b = c.tensor(0), c.tensor(1)
+    if a.type.rank == 0 or b.type.rank not in (1, 2):
+        raise Unreadable("an inner product of scalars or of batches")
+    return c.b.make("matmul", a, b if b.type.rank == 1 else c.b.make("transpose", b, perm=(1, 0)))
+
+
+def vecdot(c: Call) -> Value:
+    product = c.b.make("mul", c.tensor("x"), c.tensor("y"))
+    return c.b.reduce("sum", product, (c.axis("dim", product.type.rank),), keepdim=False)
+
+
 def einsum(c: Call) -> Value:
-    """A two-operand product with at most one contracted and one free axis on each side; batches in any order."""
-    equation = str(c.raw("equation")).replace(" ", "")
-    tensors = c.items("tensors")
-    left, arrow, target = equation.partition("->")
-    names = left.split(",")
-    if not arrow or len(names) != 2 or len(tensors) != 2 or not (left.replace(",", "") + target).isalpha():
-        raise Unreadable("einsum of another form")
-    if any(len(set(n)) != len(n) for n in (*names, target)):
+    """One operand: a sum. Two: a matrix product when one index is summed, else a product with broadcasting."""
+    operands = [c.read(item) for item in c.items("tensors")]
+    names, target = _indices(str(c.raw("equation")), operands)
+    if any(len(set(n)) != len(n) for n in (*names, target)) or not set(target) <= set("".join(names)):
         raise Unreadable("einsum with a diagonal")
+    if len(operands) == 1:
+        return _summed(c, operands[0], names[0], target)
+    if len(operands) != 2:
+        raise Unreadable("einsum of more than two operands")
+    # an index that one operand alone has and the result has not is summed there first
+    for i in (0, 1):
+        lone = [n for n in names[i] if n not in names[1 - i] and n not in target]
+        kept = "".join(n for n in names[i] if n not in lone)
+        operands[i], names[i] = _summed(c, operands[i], names[i], kept), kept
     shared = [n for n in names[0] if n in names[1]]
-    batch = [n for n in shared if n in target]
     summed = [n for n in shared if n not in target]
     free = [[n for n in side if n not in shared] for side in names]
-    if len(summed) != 1 or any(len(f) > 1 for f in free) or {*free[0], *free[1], *batch} != set(target):
-        raise Unreadable("einsum that is not one matrix product")
+    if len(summed) == 1 and all(len(f) <= 1 for f in free):
+        return _matrix_product(c, operands, names, target)
+    every = [*target, *summed]
+    sides = [_spread(c, value, side, every) for value, side in zip(operands, names, strict=True)]
+    return _summed(c, c.b.make("mul", *sides), "".join(every), target)
+
+
+def _indices(equation: str, operands: list[Value]) -> tuple[list[str], str]:
+    """The letters of each operand's axes and of the result's, an ellipsis spelled out in digits."""
+    left, arrow, target = equation.replace(" ", "").partition("->")
+    names = left.split(",")
+    if not arrow or len(names) != len(operands):
+        raise Unreadable("einsum with an implicit result")
+    dots = {v.type.rank - len(n) + 3 for n, v in zip(names, operands, strict=True) if "..." in n}
+    if len(dots) > 1 or max(dots, default=0) > 9:
+        raise Unreadable("einsum that broadcasts its ellipsis")
+    digits = "".join(map(str, range(max(dots, default=0))))
+    return [n.replace("...", digits) for n in names], target.replace("...", digits)
+
+
+def _summed(c: Call, value: Value, names: str, target: str) -> Value:
+    """`value` summed over the axes that `target` lacks, the others in its order."""
+    gone = [i for i, n in enumerate(names) if n not in target]
+    kept = "".join(n for n in names if n in target)
+    total = c.b.reduce("sum", value, gone, keepdim=False) if gone else value
+    return _arranged(c, total, kept, list(target))
+
+
+def _spread(c: Call, value: Value, names: str, every: list[str]) -> Value:
+    """`value` with an axis for every index, of size 1 where it has none."""
+    ordered = _arranged(c, value, names, [n for n in every if n in names])
+    return c.b.unsqueeze(ordered, [i for i, n in enumerate(every) if n not in names])
+
+
+def _matrix_product(c: Call, operands: list[Value], names: list[str], target: str) -> Value:
+    """A product with one summed index and at most one free index a side; the other shared ones are batches."""
+    batch = [n for n in names[0] if n in names[1] and n in target]
+    summed = [n for n in names[0] if n in names[1] and n not in target]
+    free = [[n for n in side if n not in batch and n not in summed] for side in names]
     sides = [
-        _arranged(c, c.read(tensors[0]), names[0], [*batch, *free[0], *summed]),
-        _arranged(c, c.read(tensors[1]), names[1], [*batch, *summed, *free[1]]),
+        _arranged(c, operands[0], names[0], [*batch, *free[0], *summed]),
+        _arranged(c, operands[1], names[1], [*batch, *summed, *free[1]]),
     ]
     product = _batched_matmul(c, sides, len(batch), [bool(f) for f in free])
-    order = [*batch, *free[0], *free[1]]
-    return _arranged(c, product, "".join(order), list(target))
+    return _arranged(c, product, "".join([*batch, *free[0], *free[1]]), list(target))
 
 
 def _arranged(c: Call, value: Value, names: str, order: list[str]) -> Value:
@@ -269,6 +327,7 @@ REDUCE_ROWS: dict[str, Row] = {
     "logsumexp.default": reduction("logsumexp"),
     "special_logsumexp.default": reduction("logsumexp"),
     **{f"{op}.{overload}": quantifier(op) for op in ("any", "all") for overload in ("default", "dim", "dims")},
+    "aminmax.default": aminmax,
     "argmax.default": argmax,
     "cumsum.default": scan("cumsum"),
     "cumprod.default": scan("cumprod"),
@@ -286,6 +345,8 @@ REDUCE_ROWS: dict[str, Row] = {
     "mv.default": matmul,
     "dot.default": matmul,
     "linalg_matmul.default": matmul,
+    "inner.default": inner,
+    "linalg_vecdot.default": vecdot,
     "addmm.default": addmm,
     "addmv.default": addmm,
     "baddbmm.default": addmm,

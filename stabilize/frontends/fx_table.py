@@ -23,7 +23,8 @@ VIEWS = frozenset(
 
 #: Operators whose result may be their argument or a view of it although their schema does not say so.
 MAYBE_VIEWS = frozenset(("type_as.default", "einsum.default", "dropout.default", "feature_dropout.default",
-                         "alpha_dropout.default", "sum_to_size.default", "broadcast_tensors.default"))  # fmt: skip
+                         "alpha_dropout.default", "sum_to_size.default", "broadcast_tensors.default",
+        "_unsafe_view.default"))  # fmt: skip
 
 #: Prefixes of composite operators that always return memory of their own.
 FRESH = (

@@ -33,6 +33,7 @@ OTHER_MASK = Y > 0.5
 INTS = torch.tensor([[3, 0, -2], [1, 5, 2]])
 LABELS = torch.tensor([0, 4, 2])
 HALF = X.half()
+WILD = torch.tensor([0.0, float("inf"), -float("inf"), float("nan")])
 
 _ANY_REAL = (
     "exp", "expm1", "sigmoid", "log_sigmoid", "tanh", "relu", "erf", "erfc", "sin", "cos", "floor", "neg", "abs",
@@ -41,7 +42,9 @@ _ANY_REAL = (
     "lift_fresh_copy", "lift_fresh", "positive", "resolve_conj", "resolve_neg",
 )  # fmt: skip
 _POSITIVE = ("log", "log1p", "sqrt", "special_log1p", "reciprocal", "rsqrt", "log2", "log10")
-_COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
+_COMPARE = (
+    "eq", "ne", "lt", "le", "gt", "ge", "greater", "greater_equal", "less", "less_equal", "not_equal",
+)  # fmt: skip
 
 CASES: dict[str, list[Case]] = {
     **{f"{name}.default": [_call(X), _call(HALF)] for name in _ANY_REAL},
@@ -56,6 +59,22 @@ CASES: dict[str, list[Case]] = {
         _call(MASK, 1), _call(INTS.int(), INTS),
     ],
     "add.Scalar": [_call(X, 2)],
+    "isinf.default": [_call(WILD)],
+    "isfinite.default": [_call(WILD)],
+    "special_ndtr.default": [_call(X)],
+    "divide.Tensor": [_call(X, POSITIVE)],
+    "divide.Scalar": [_call(X, 2)],
+    "multiply.Tensor": [_call(X, Y)],
+    "multiply.Scalar": [_call(X, 2)],
+    "subtract.Tensor": [_call(X, Y, alpha=2)],
+    "subtract.Scalar": [_call(X, 2)],
+    "bitwise_xor.Tensor": [_call(MASK, OTHER_MASK)],
+    "__xor__.Tensor": [_call(MASK, OTHER_MASK)],
+    "aminmax.default": [_call(X, dim=1), _call(X)],
+    "inner.default": [_call(X, Y), _call(X, ROW)],
+    "linalg_vecdot.default": [_call(X, Y), _call(X, Y, dim=0)],
+    "broadcast_tensors.default": [_call([X, ROW])],
+    "matrix_H.default": [_call(X)],
     "sub.Tensor": [_call(X, Y), _call(X, ROW, alpha=3), _call(X, 1)],
     "sub.Scalar": [_call(X, 2.5)],
     "rsub.Tensor": [_call(X, Y, alpha=2)],
@@ -177,6 +196,9 @@ CASES: dict[str, list[Case]] = {
     "linear.default": [_call(X, _randn(4, 5)), _call(CUBE, _randn(2, 4), _randn(2))],
     "einsum.default": [
         _call("ij,kj->ik", [X, Y]), _call("bij,bkj->bik", [CUBE, CUBE]), _call("i,i->", [ROW, ROW]),
+        _call("ij->i", [X]), _call("ij->ji", [X]), _call("...i,...i->...", [X, Y]), _call("ij,ij->ij", [X, Y]),
+        _call("...id,...jd->...ij", [CUBE, CUBE]), _call("ij,ik->ijk", [X, Y]), _call("ij,kj->k", [X, Y]),
+        _call("bij,bij->b", [CUBE, CUBE]), _call("i,j->ij", [ROW, ROW]), _call("b i d, b j d -> b i j", [CUBE, CUBE]),
         _call("bqd,bkd->bqk", [CUBE, CUBE]), _call("ij,j->i", [X, ROW]), _call("bid,bjd->jbi", [CUBE, CUBE]),
     ],
     # fused
