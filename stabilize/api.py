@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from stabilize.errors import ModelError, UsageError
 from stabilize.graph.host import Host
+from stabilize.graph.view import Replacement
 from stabilize.pipeline import Progress, Request, run
 from stabilize.report import Report
 
@@ -68,7 +70,8 @@ def optimize(
 
     model: `torch.nn.Module`, `torch.fx.GraphModule`, `torch.export.ExportedProgram`, `onnx.ModelProto`,
         `onnx_ir.Model`, or the path of a `.onnx` file. It is not modified.
-    example_inputs: for modules: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
+    example_inputs: for modules: a tensor, a tuple of positional arguments, or a dict of keyword arguments. Without
+        them a module is captured at its first call.
     form: "softmax" (max-shifted forms), or "collapse-free": besides, every cross-entropy in its log1p form, whose loss
         and gradient do not round to zero when one class leads (the same function over the reals).
     allow: "exact" (equal over the reals) or "approximate" (may drop an epsilon or fill a limit; every use is listed).
@@ -87,11 +90,39 @@ def optimize(
     """
     request = Request(form, allow, dict(ranges or {}), select, ignore or (), certify)
     _check(request)
+    name = str(os.fspath(model) if isinstance(model, (str, os.PathLike)) else type(model).__name__)
+    if example_inputs is None and _is_plain_module(model):
+        return _optimize_lazily(model, request, name, dynamic_shapes, return_report)
     host = open_host(model, example_inputs, dynamic_shapes)
-    name = os.fspath(model) if isinstance(model, (str, os.PathLike)) else type(model).__name__
-    replacements, report = run(host, request, str(name), progress)
-    fixed = host.patched(replacements)
+    replacements, report = run(host, request, name, progress)
+    fixed = _patched(host, replacements, request, name)
     return (fixed, report) if return_report else fixed
+
+
+def _patched(host: Host, replacements: Sequence[Replacement], request: Request, name: str) -> object:
+    """The patched model; a module captures itself again, and is rewritten again, for other modes, dtypes and shapes."""
+    from stabilize.frontends.fx_module import ModuleHost
+
+    if isinstance(host, ModuleHost):
+        return host.patched(replacements, rewrite=lambda again: run(again, request, name)[0])
+    return host.patched(replacements)
+
+
+def _optimize_lazily(
+    model: Any, request: Request, name: str, dynamic_shapes: object, return_report: bool
+) -> torch.nn.Module:
+    """A module that is captured at its first call, like torch.compile."""
+    from stabilize.frontends.fx import open_lazily
+
+    if return_report:
+        raise UsageError("return_report needs example_inputs: without them the module is captured at its first call")
+    return open_lazily(model, lambda host: run(host, request, name)[0], dynamic_shapes)
+
+
+def _is_plain_module(model: object) -> bool:
+    """An nn.Module that is not a graph already."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(model, torch.nn.Module) and not isinstance(model, torch.fx.GraphModule)
 
 
 def _check(request: Request) -> None:
@@ -120,11 +151,6 @@ def open_host(model: object, example_inputs: object = None, dynamic_shapes: obje
     if isinstance(model, torch.fx.GraphModule):
         return open_graph_module(model, example_inputs)
     if isinstance(model, torch.nn.Module):
-        if example_inputs is None:
-            raise UsageError(
-                f"optimize({type(model).__name__}) needs example_inputs to capture the module: "
-                "pass a tensor, a tuple of arguments or a dict of keyword arguments"
-            )
         return open_module(model, example_inputs, dynamic_shapes)
     raise ModelError(
         f"cannot read a {type(model).__module__}.{type(model).__qualname__}: pass an nn.Module, GraphModule, "
