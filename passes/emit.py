@@ -407,6 +407,10 @@ class Emitter:
                 return self.builder.make(value.op, source, **dict(value.attrs))
         return self.builder.cast(value, dtype)
 
+    def unwidened(self, value: Value, dtype: str) -> Value:
+        """`value` in `dtype` where it was only widened from it, else as it is."""
+        return self._lossless(value, dtype) or value
+
     def _lossless(self, value: Value, dtype: str) -> Value | None:
         """`value` as it was in `dtype` before it was widened."""
         if value.op == "cast" and value.operands[0].dtype == dtype:

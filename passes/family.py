@@ -7,6 +7,7 @@ and brings none of its own, it is proposed. Which rule a proposal belongs to is 
 
 from __future__ import annotations
 
+from stabilize.formats import FORMATS
 from stabilize.graph.value import Value
 from stabilize.passes.catalogue import FAMILY, GENERIC
 from stabilize.passes.emit import Term, terms_of
@@ -23,7 +24,8 @@ _SPECIAL = frozenset({"logsumexp", "softplus", "logcumsumexp", "topk_values", "d
 
 def propose(ctx: Context, value: Value) -> Proposal | None:
     """The repair of `value` as a sink of the softmax family, or None."""
-    if value.op in LOG_SINKS:
+    new: Value | None
+    if value.op in LOG_SINKS or (value.op in ("mul", "div") and _shrinks(ctx, value)):
         new = _log_sink(ctx, value)
     elif value.op in INDEX_SINKS:
         new = _index_sink(ctx, value)
@@ -49,6 +51,13 @@ def _log_sink(ctx: Context, value: Value) -> Value | None:
     return ctx.emitter.log(form, value)
 
 
+def _shrinks(ctx: Context, value: Value) -> bool:
+    """k·log(…) in half precision: the log may leave the format, or lose digits, that the multiple keeps."""
+    if FORMATS[value.dtype].precision >= 24:
+        return False
+    return any(ctx.broken(o) and o.op in LOG_SINKS for o in value.operands)
+
+
 def _linear_sink(ctx: Context, value: Value) -> Value | None:
     reading = ctx.engine.scaled(value)
     if reading.trivial and reading.coefficient is value:
@@ -58,9 +67,14 @@ def _linear_sink(ctx: Context, value: Value) -> Value | None:
         return None if new.op == "exp" else new
     if not ctx.broken(value):
         forms = [ctx.engine.scaled(o).exponent for o in value.operands]
-        if value.op != "mul" or not _merges(ctx, value, reading.exponent, forms):
+        if value.op != "mul" or not (_merges(ctx, value, reading.exponent, forms) or _rounds_twice(ctx, value)):
             return None
     return ctx.emitter.scaled(reading, value)
+
+
+def _rounds_twice(ctx: Context, value: Value) -> bool:
+    """x·p in half precision with a broken p: a p that underflows there would take the product with it."""
+    return FORMATS[value.dtype].precision < 24 and any(ctx.broken(o) for o in value.operands)
 
 
 def _index_sink(ctx: Context, value: Value) -> Value | None:

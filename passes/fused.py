@@ -143,7 +143,7 @@ def _one_hot_row(ctx: Context, value: Value) -> RowLoss | None:
         return None
     product = value.operands[0]
     for weight, body in (product.operands, product.operands[::-1]):
-        hot = boolean(weight) or (weight.operands[0] if weight.op == "cast" else weight)
+        hot = boolean(ctx.engine, weight) or (weight.operands[0] if weight.op == "cast" else weight)
         if hot.op == "cast":
             hot = hot.operands[0]
         if hot.op != "one_hot" or axis != product.type.rank - 1 or hot.shape != product.shape:
@@ -158,7 +158,9 @@ def _one_hot_row(ctx: Context, value: Value) -> RowLoss | None:
 
 
 def _logits(ctx: Context, form: Linear) -> Value:
-    return ctx.emitter.operand(form, ctx.engine.algebra.dtype_of(form))
+    """The logits in their own format where that holds them, else in float32."""
+    dtype = ctx.engine.algebra.dtype_of(form)
+    return ctx.emitter.unwidened(ctx.emitter.logits(form, "float64" if dtype == "float64" else "float32"), dtype)
 
 
 # --- binary cross-entropy ---------------------------------------------------------------------------------------------

@@ -125,10 +125,10 @@ class Ranges:
         return best
 
     def _lower_by_parts(self, form: Linear) -> float:
-        total = float(form.constant)
+        total = _float(form.constant)
         for atom, k in form.terms:
             r = self.of(atom) if atom.index < len(self.engine.builder.graph) else Range()
-            total += float(k) * (r.lo if k > 0 else r.hi)
+            total += _float(k) * (r.lo if k > 0 else r.hi)
         return -INF if math.isnan(total) else total
 
     def _weaken(self, atom: Value, k: Fraction) -> list[Linear]:
@@ -193,6 +193,14 @@ def _pending(value: Value, done: Mapping[Value, Range]) -> list[Value]:
             seen[v.index] = v
             stack.extend(v.operands)
     return [seen[i] for i in sorted(seen)]
+
+
+def _float(k: Fraction) -> float:
+    """A coefficient as a float, ±inf beyond its range."""
+    try:
+        return float(k)
+    except OverflowError:
+        return INF if k > 0 else -INF
 
 
 def _exp(x: float) -> float:

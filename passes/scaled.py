@@ -416,17 +416,23 @@ def _sc_sqrt(e: Engine, v: Value) -> Scaled | None:
 def _sc_mul(e: Engine, v: Value) -> Scaled | None:
     a, b = (e.scaled(o) for o in v.operands)
     for one, other in ((a, b), (b, a)):
-        mask = boolean(other.coefficient) if other.trivial else None
+        mask = boolean(e, other.coefficient) if other.trivial else None
         if mask is not None and not one.trivial:
             return Scaled(one.coefficient, e.hide(one.exponent, mask, v))
     return Scaled(e.times(a.coefficient, b.coefficient), a.exponent + b.exponent)
 
 
-def boolean(value: Value) -> Value | None:
-    """The condition behind a 0/1 float value made by casting it."""
-    if value.op in ("unsqueeze", "expand"):
-        return None
-    return value.operands[0] if value.op == "cast" and value.operands[0].dtype == "bool" else None
+def boolean(e: Engine, value: Value) -> Value | None:
+    """The condition behind a 0/1 float value, made by a cast or by where(c, 1, 0)."""
+    if value.op == "cast" and value.operands[0].dtype == "bool":
+        return value.operands[0]
+    if value.op == "where":
+        branches = tuple(number_of(o) for o in value.operands[1:])
+        if branches == (1, 0):
+            return value.operands[0]
+        if branches == (0, 1):
+            return e.builder.make("not", value.operands[0])
+    return None
 
 
 def _sc_div(e: Engine, v: Value) -> Scaled:
