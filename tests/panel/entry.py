@@ -31,8 +31,9 @@ class Spelling:
     exponents: the arguments of the formula's exponentials, when they are not inputs times `gain`.
     slope: a gradient to which errors of gradients are relative, where it exceeds the largest of the tensor.
     exportable: False when the ONNX exporter of PyTorch has no form for an operator of it (cumprod).
-    flush: multiples of the smallest normal number below which a result may be 0 (σ: its own kernels in PyTorch and
-        ONNX Runtime form 1/(1 + e⁻ˣ), where e⁻ˣ overflows before σ underflows).
+    flush: multiples of the smallest normal number below which a result may be 0 in float32 and float64 (σ: its
+        own kernels in PyTorch and ONNX Runtime form 1/(1 + e⁻ˣ), where e⁻ˣ overflows before σ underflows), and of
+        half the smallest subnormal in 16 bits (x·σ(x), where σ(x) is rounded among subnormals).
     scale: magnitudes to which the error is relative, when not those of the result (signed sums).
     """
 

@@ -85,7 +85,7 @@ def expected(entry: Spelling, inputs: Sequence[torch.Tensor], dtype: str, host: 
         else:
             allowed = mpmath.expm1(entry.chain * fmt.u * (entry.n + 16 + 2 * r)) * scale
             allowed = _capped(allowed, scale)
-        floor = 4 * fmt.tiny + (entry.flush * fmt.min_normal if fmt.precision >= 24 else 0.0)
+        floor = 4 * fmt.tiny + entry.flush * (fmt.min_normal if fmt.precision >= 24 else fmt.tiny / 2)
         return Expected(truth, np.broadcast_to(np.asarray(allowed + floor, dtype=object), truth.shape), fmt)
 
 

@@ -212,7 +212,7 @@ def softmax_one(x: Tensor) -> Tensor:
     return e / (1 + e.sum(-1, keepdim=True))
 
 
-@softmax(AB, lambda a, b: O.sigmoid(a - b), families=UNMASKED)
+@softmax(AB, lambda a, b: O.sigmoid(a - b), families=UNMASKED, flush=1)
 def pair(a: Tensor, b: Tensor) -> Tensor:
     return torch.exp(a) / (torch.exp(a) + torch.exp(b))
 
