@@ -37,8 +37,11 @@ def context(view: View, options: Options, ranges: dict[str, tuple[float, float]]
     engine = Engine(view.builder)
     host_size = len(view.builder.graph)
     given = {v: ranges[n] for n, v in view.bindings.items() if ranges and n in ranges}
-    engine.read(cone([*view.outputs, *view.bindings.values()]))
-    return Context(engine, Ranges(engine, given), Emitter(engine, host_size), options)
+    values = cone([*view.outputs, *view.bindings.values()])
+    engine.read(values)
+    # ONNX Runtime's Sigmoid is exactly 0 from x = −18 down; one that is emitted here is not spelled with it
+    coarse = [v for v in values if v.op == "sigmoid"] if options.host == "onnx" else []
+    return Context(engine, Ranges(engine, given, coarse), Emitter(engine, host_size), options)
 
 
 def proposals(view: View, ctx: Context, accept: Callable[[Proposal], Value | None]) -> dict[Value, Value]:

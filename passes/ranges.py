@@ -12,8 +12,8 @@ That is why max-shifted code is found healthy and why a shift by anything else i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TypeAlias, final
 
@@ -46,10 +46,19 @@ RangeRule: TypeAlias = Callable[["Ranges", Value, list[Range]], Range]
 
 @final
 class Ranges:
-    """Ranges of the values an engine reads. `given` bounds leaves; others are unbounded."""
+    """Ranges of the values an engine reads. `given` bounds leaves; others are unbounded.
 
-    def __init__(self, engine: Engine, given: Mapping[Value, tuple[float, float]] | None = None) -> None:
+    coarse: values that the host's own kernel computes with an unbounded relative error.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        given: Mapping[Value, tuple[float, float]] | None = None,
+        coarse: Collection[Value] = (),
+    ) -> None:
         self.engine = engine
+        self._coarse = frozenset(coarse)
         self._given = dict(given or {})
         self._ranges: dict[Value, Range] = {}
 
@@ -69,7 +78,8 @@ class Ranges:
         rule = RANGE.get(value.op)
         if rule is None:
             return Range()
-        return self._refine(value, rule(self, value, [self._ranges[o] for o in value.operands]))
+        found = self._refine(value, rule(self, value, [self._ranges[o] for o in value.operands]))
+        return replace(found, broken=True) if value in self._coarse else found
 
     def _refine(self, value: Value, r: Range) -> Range:
         """Tighten with the scaled reading: what the operands' ranges cannot see but algebra can."""

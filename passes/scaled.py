@@ -505,6 +505,8 @@ def _two_terms(e: Engine, v: Value, sign: Fraction) -> Scaled | None:
         return Scaled(e.one(v.dtype), total)
     if ka == -kb and ka > 0 and a.trivial:
         return complement(e, b.exponent, ka, v.dtype)
+    if kb == -ka and kb > 0 and b.trivial:
+        return complement(e, a.exponent, kb, v.dtype)
     return None
 
 

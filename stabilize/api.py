@@ -69,7 +69,7 @@ def optimize(
     """The same function without overflow, cancellation, collapse or lost mass; every change certified.
 
     model: `torch.nn.Module`, `torch.fx.GraphModule`, `torch.export.ExportedProgram`, `onnx.ModelProto`,
-        `onnx_ir.Model`, or the path of a `.onnx` file. It is not modified.
+        `onnx_ir.Model`, `torch.onnx.ONNXProgram`, or the path of a `.onnx` file. It is not modified.
     example_inputs: for modules: a tensor, a tuple of positional arguments, or a dict of keyword arguments. Without
         them a module is captured at its first call.
     form: "softmax" (max-shifted forms), or "collapse-free": besides, every cross-entropy in its log1p form, whose loss
@@ -101,10 +101,11 @@ def optimize(
 
 def _patched(host: Host, replacements: Sequence[Replacement], request: Request, name: str) -> object:
     """The patched model; a module captures itself again, and is rewritten again, for other modes, dtypes and shapes."""
-    from stabilize.frontends.fx_module import ModuleHost
+    if host.kind == "fx":
+        from stabilize.frontends.fx_module import ModuleHost
 
-    if isinstance(host, ModuleHost):
-        return host.patched(replacements, rewrite=lambda again: run(again, request, name)[0])
+        if isinstance(host, ModuleHost):
+            return host.patched(replacements, rewrite=lambda again: run(again, request, name)[0])
     return host.patched(replacements)
 
 
@@ -137,7 +138,7 @@ def _check(request: Request) -> None:
 
 def open_host(model: object, example_inputs: object = None, dynamic_shapes: object = None) -> Host:
     """Read `model` with the frontend of its kind."""
-    if isinstance(model, (str, os.PathLike)) or type(model).__module__.partition(".")[0] in ("onnx", "onnx_ir"):
+    if isinstance(model, (str, os.PathLike)) or _is_onnx(model):
         from stabilize.frontends.onnx import open_onnx
 
         return open_onnx(cast(Any, model))
@@ -156,6 +157,12 @@ def open_host(model: object, example_inputs: object = None, dynamic_shapes: obje
         f"cannot read a {type(model).__module__}.{type(model).__qualname__}: pass an nn.Module, GraphModule, "
         "ExportedProgram, onnx.ModelProto, onnx_ir.Model or the path of a .onnx file"
     )
+
+
+def _is_onnx(model: object) -> bool:
+    """A ModelProto, an onnx_ir.Model or an ONNXProgram, told without importing any of them."""
+    kind = type(model)
+    return kind.__module__.partition(".")[0] in ("onnx", "onnx_ir") or kind.__name__ == "ONNXProgram"
 
 
 def load(path: str | os.PathLike[str]) -> object:

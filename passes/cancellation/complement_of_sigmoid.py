@@ -29,23 +29,26 @@ from __future__ import annotations
 from fractions import Fraction
 
 from stabilize.graph.value import Value
+from stabilize.passes.cancellation.shapes import one_plus
 from stabilize.passes.linear import Linear
 from stabilize.passes.rule import Context, Proposal, Rule
 
 
 def match(ctx: Context, value: Value) -> Proposal | None:
-    if value.op != "sub":
+    if value.op not in ("sub", "add"):
         return None
     reading = ctx.engine.scaled(value)
     if not reading.trivial and reading.number is not None:
         split = ctx.emitter.split(reading.exponent)
-        if not split.constant and all(t.kind == "log_sigmoid" for _, t in split.terms):
+        if one_plus(value) and not split.constant and all(t.kind == "log_sigmoid" for _, t in split.terms):
             return RULE.proposal(value, ctx.emitter.scaled(reading, value))
     return _double(ctx, value)
 
 
 def _double(ctx: Context, value: Value) -> Proposal | None:
     """1 − 2σ(w) = −tanh(w/2), and 2σ(w) − 1."""
+    if value.op != "sub":
+        return None
     one, other = (ctx.engine.scaled(o) for o in value.operands)
     sign = Fraction(-1)
     if one.number == 2 and not one.trivial:
@@ -69,4 +72,4 @@ def _is_sigmoid(ctx: Context, exponent: Linear) -> Linear | None:
     return term.form if term.kind == "log_sigmoid" and k == 1 and not term.views else None
 
 
-RULE = Rule("STB218", "complement-of-sigmoid", frozenset({"sub"}), match, __doc__, "info")
+RULE = Rule("STB218", "complement-of-sigmoid", frozenset({"sub", "add"}), match, __doc__, "info")
