@@ -1,7 +1,7 @@
-"""Renew what the README quotes: run the command named in each marker and put its output between the markers.
+"""Renew what the README quotes: run the command named in a marker and put its output between the markers.
 
-python benchmarks/readme.py            # all of them
-python benchmarks/readme.py demo       # the one that starts with <!-- demo: ... -->
+python benchmarks/readme.py demo             # the section that starts with <!-- demo: ... -->: half a minute
+python benchmarks/readme.py demo spellings   # and the comparison with other tools: an hour
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ def output_of(command: str) -> str:
 
 def main() -> None:
     wanted = sys.argv[1:]
+    known = [section["name"] for section in SECTION.finditer(README.read_text())]
+    if not wanted or not set(wanted) <= set(known):
+        raise SystemExit(f"name one or more of: {', '.join(known)}")
 
     def renew(section: re.Match[str]) -> str:
-        if wanted and section["name"] not in wanted:
+        if section["name"] not in wanted:
             return section[0]
         body = output_of(section["command"]).strip()
         return f"<!-- {section['name']}: {section['command']} -->\n{body}\n<!-- /{section['name']} -->"

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -165,14 +166,20 @@ def onnx(out: Plain | Markdown, model: Transformer) -> stabilize.Report:
 # -- output ---------------------------------------------------------------------------------------------------------
 
 
-def row(record: stabilize.Rewrite | stabilize.Declined) -> tuple[str, str, str, str]:
-    """Defect, place, what was done, evidence."""
-    place = f"{record.module}, line {record.line}" if record.module and record.line else record.node
-    defect = f"{record.code} {record.name}"
-    if isinstance(record, stabilize.Declined):
-        return defect, place, "left as it is", record.reason
-    evidence = "not certified" if record.certificate is None else record.certificate.text()
-    return defect, place, f"{record.naive} → {record.stable}", evidence
+def place(record: stabilize.Rewrite | stabilize.Declined) -> str:
+    """The module and line of this file, as far as the host knows them."""
+    parts = [record.module, f"line {record.line}" if record.line else None]
+    return ", ".join(filter(None, parts)) or record.node
+
+
+def measured(rewrite: stabilize.Rewrite) -> str:
+    """Elements that were NaN, infinite or lost, and the largest error of the others, before → after."""
+    if rewrite.certificate is None:
+        return "not certified"
+    families: Any = rewrite.certificate.to_dict()["families"]
+    failed = [sum(f[key] for f in families) for key in ("failed_before", "failed_after")]
+    error = [max(f[key] for f in families) for key in ("ulps_before", "ulps_after")]
+    return f"{failed[0]} → {failed[1]} failed, {error[0]:.3g} → {error[1]:.3g} ulp"
 
 
 class Plain:
@@ -186,8 +193,10 @@ class Plain:
 
     def report(self, title: str, report: stabilize.Report) -> None:
         table = Table("defect", "where", "rewrite", "certificate", title=title, title_justify="left", show_lines=True)
-        for record in (*report.rewrites, *report.declined):
-            table.add_row(*row(record))
+        for r in report.rewrites:
+            table.add_row(f"{r.code} {r.name}", place(r), f"{r.naive} → {r.stable}", measured(r))
+        for d in report.declined:
+            table.add_row(f"{d.code} {d.name}", place(d), "left as it is", d.reason)
         self.console.print(table)
         self.say(totals(report))
 
@@ -199,12 +208,11 @@ class Markdown:
         print(text, end="\n\n")
 
     def report(self, title: str, report: stabilize.Report) -> None:
-        print(f"**{title}**\n\n| defect | where | rewrite | certificate |\n|---|---|---|---|")
-        for record in (*report.rewrites, *report.declined):
-            defect, place, rewrite, evidence = (cell.replace("|", "\\|") for cell in row(record))
-            before, arrow, after = rewrite.partition(" → ")
-            shown = f"`{before}` → `{after}`" if arrow else rewrite
-            print(f"| {defect} | {place} | {shown} | {evidence} |")
+        print(f"**{title}**\n\n| defect | where | now | certificate |\n|---|---|---|---|")
+        for r in report.rewrites:
+            print(f"| {r.code} {r.name} | {place(r)} | `{r.stable}` | {measured(r)} |")
+        for d in report.declined:
+            print(f"| {d.code} {d.name} | {place(d)} | left as it is | {d.reason} |")
         print()
         self.say(totals(report))
 
