@@ -14,8 +14,9 @@ import torch
 
 from stabilize.formats import FORMATS, is_float
 from stabilize.graph.value import Value, cone
-from stabilize.verify.compare import Bools, Floats
+from stabilize.verify.compare import AnyArray, Bools, Floats
 from stabilize.verify.execute import execute
+from stabilize.verify.inputs import Family
 from stabilize.verify.judge import at_limit, is_nan
 from stabilize.verify.running import Scales
 from stabilize.verify.shrink import Problem
@@ -26,25 +27,31 @@ Tensors = Mapping[Value, torch.Tensor]
 #: Operators that PyTorch computes as NaN at infinite operands, by their definition as (1 − y)·x + softplus(−x).
 _UNDEFINED_AT_INFINITY: Final = frozenset({"bce_with_logits"})
 _ENTRIES: Final = 40
+_FAR: Final = 1000.0
 
 
 def excused_values(
-    problem: Problem, tensors: Tensors, before: torch.Tensor, after: torch.Tensor, truth: Truth, n: int
+    problem: Problem, family: Family, before: torch.Tensor, after: torch.Tensor, truth: Truth, n: int
 ) -> Bools:
     """Elements of `after` that are right, or not to be blamed, though neither the truth nor the original says so."""
+    tensors = family.tensors
     excused: Bools = np.zeros(tuple(after.shape), dtype=bool)
     if not is_float(problem.old.dtype) or all(bool(torch.isfinite(t).all()) for t in tensors.values()):
         return excused
     before, after = before.detach(), after.detach()
     if bool((torch.isnan(after) & ~torch.isnan(before)).any()) and n > 1:
-        excused |= _array(torch.isnan(after)) & _depends_on(problem, tensors, torch.isposinf)
+        if family.poisoned:
+            excused |= _array(torch.isnan(after)) & _depends_on(problem, tensors, torch.isinf)
         excused |= _array(torch.isnan(after)) & _contaminated(problem, tensors, before)
     undefined = any(v.op in _UNDEFINED_AT_INFINITY for v in cone([problem.new]))
     if undefined and not bool(torch.isfinite(after).all()):
         excused |= _array(~torch.isfinite(after)) & _depends_on(problem, tensors, torch.isinf)
     singular = is_nan(truth.values) & _array(torch.isnan(before) & ~torch.isnan(after))
-    if singular.any():
-        excused |= singular & at_limit(after, (_approached(problem, tensors, 1), _approached(problem, tensors, 2)), n)
+    undefined_near = _array(torch.isnan(after) & ~torch.isnan(before)) & ~excused
+    if singular.any() or undefined_near.any():
+        limits = (_approached(problem, tensors, 1), _approached(problem, tensors, 2))
+        excused |= singular & at_limit(after, (_doubles(limits[0]), _doubles(limits[1])), n)
+        excused |= undefined_near & is_nan(limits[0]) & is_nan(limits[1])
     return excused
 
 
@@ -74,12 +81,15 @@ def _depends_on(problem: Problem, tensors: Tensors, special: Callable[[torch.Ten
 
 
 def _reached(problem: Problem, tensors: Tensors, leaf: Value, index: tuple[int, ...]) -> Bools:
-    """Elements of the original that depend on one entry."""
-    changed = tensors[leaf].clone()
-    changed[index] = math.nan
-    moved = execute([problem.old], {**tensors, leaf: changed})[0]
-    kept = execute([problem.old], tensors)[0]
-    # an element that is NaN anyway counts as reached
+    """Elements of the original that depend on one entry: on calm inputs, those that a NaN in its place turns NaN."""
+    generator = torch.Generator().manual_seed(0)
+    calm = dict(tensors)
+    for each, tensor in _floats(tensors):
+        calm[each] = (0.5 + 0.1 * torch.rand(tensor.shape, generator=generator)).to(tensor.dtype)
+    kept = execute([problem.old], calm)[0]
+    calm[leaf][index] = math.nan
+    moved = execute([problem.old], calm)[0]
+    # what is NaN even there may depend on it
     return _array(torch.isnan(moved) | torch.isnan(kept))
 
 
@@ -102,7 +112,11 @@ def _contaminated(problem: Problem, tensors: Tensors, before: torch.Tensor) -> B
     return result
 
 
-def _approached(problem: Problem, tensors: Tensors, draw: int) -> Floats:
+def _doubles(exact: AnyArray) -> Floats:
+    return np.array([float(x) for x in exact.flat], dtype=np.float64).reshape(exact.shape)
+
+
+def _approached(problem: Problem, tensors: Tensors, draw: int) -> AnyArray:
     """The truth where inputs of ±inf are large numbers, and inputs of NaN any numbers, drawn anew each time."""
     generator = torch.Generator().manual_seed(draw)
     changed = dict(tensors)
@@ -110,8 +124,7 @@ def _approached(problem: Problem, tensors: Tensors, draw: int) -> Floats:
         if bool(torch.isfinite(tensor).all()):
             continue
         unit = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
-        large = torch.sign(tensor.double()) * Scales.of(FORMATS[leaf.dtype]).reach * (2.0 + unit)
+        large = torch.sign(tensor.double()) * max(_FAR, 2.0 * Scales.of(FORMATS[leaf.dtype]).reach) * (1.0 + 0.5 * unit)
         stand_in = torch.where(torch.isnan(tensor), unit, large)
         changed[leaf] = torch.where(torch.isfinite(tensor), tensor.double(), stand_in)
-    exact = ArbTruth(problem, changed).values
-    return np.array([float(x) for x in exact.flat], dtype=np.float64).reshape(exact.shape)
+    return ArbTruth(problem, changed).values

@@ -1,9 +1,9 @@
 """Families of inputs on which a rewrite is tried: where formulas work, where they break, and the special rows.
 
-Float leaves that reach an exponential get the values that drive it (`exponents`); the others stay moderate, take
+Float leaves that reach an exponential get the values that drive it; the others stay moderate, take
 zeros and ones in the masked families (they may be weights or masks), and share the families of small, tied and
-special values. −inf is a mask: it is given to leaves that enter exponents as terms (scores), not as factors (queries
-and keys). Everything is drawn from one seeded generator.
+special values. Infinities that mask are given to leaves that enter exponents as terms (scores), not as factors
+(queries and keys). Everything is drawn from one seeded generator.
 """
 
 from __future__ import annotations
@@ -28,6 +28,13 @@ EXPONENTIAL: Final = frozenset(
         "logcumsumexp", "tanh", "cross_entropy", "bce_with_logits", "attention", "pow",
     }
 )  # fmt: skip
+
+
+#: Primitives through which −inf in an operand stays what it is: a term that is not there.
+_ADDITIVE: Final = LAYOUT | {
+    "add", "cast", "cumsum", "detach", "div", "log_softmax", "logaddexp", "logcumsumexp", "logsumexp", "max",
+    "maximum", "mean", "min", "minimum", "mul", "neg", "sub", "sum", "topk_values", "where",
+}  # fmt: skip
 
 
 @final
@@ -56,8 +63,8 @@ def families(
     source = _Source(roots, leaves, data, seed)
     for name, gradients, poisoned in _FAMILIES:
         draw = cast(Draw, getattr(source, name))
-        masks = {"masked": 0.7, "all_masked": -1.0}.get(name, 0.5)
-        yield Family(name.replace("_", "-"), source.fill(draw, masks), gradients, poisoned)
+        chance = {"masked": 0.7, "all_masked": -1.0}.get(name, 0.5)
+        yield Family(name.replace("_", "-"), source.fill(draw, chance), gradients, poisoned)
 
 
 _FAMILIES: Final = (
@@ -90,20 +97,20 @@ class _Source:
         self.leaves, self.data = leaves, data
         self.generator = torch.Generator().manual_seed(seed)
         self.exponents = _reaching_exponential(roots, leaves)
-        self.scores = _additive_in_exponential(roots, leaves)
+        self.masks = _masked_by(roots, leaves)
         self.bounds = index_bounds(roots, leaves)
 
-    def fill(self, draw: Draw, masks: float) -> dict[Value, torch.Tensor]:
-        """A tensor for every leaf; `masks` is the probability of True, or −1 for a row of each kind."""
-        return {leaf: self._tensor(leaf, draw, masks) for leaf in self.leaves}
+    def fill(self, draw: Draw, chance: float) -> dict[Value, torch.Tensor]:
+        """A tensor for every leaf; `chance` is the probability of True, or −1 for a row of each kind."""
+        return {leaf: self._tensor(leaf, draw, chance) for leaf in self.leaves}
 
-    def _tensor(self, leaf: Value, draw: Draw, masks: float) -> torch.Tensor:
+    def _tensor(self, leaf: Value, draw: Draw, chance: float) -> torch.Tensor:
         if leaf in self.data:
             return self.data[leaf]
         if is_float(leaf.dtype):
             return draw(leaf, leaf in self.exponents).to(torch_dtype(leaf.dtype))
         if leaf.dtype == "bool":
-            return self._mask(leaf, masks)
+            return self._mask(leaf, chance)
         bound = self.bounds.get(leaf, 4)
         return torch.randint(0, max(bound, 1), _shape(leaf), generator=self.generator).to(torch_dtype(leaf.dtype))
 
@@ -156,14 +163,14 @@ class _Source:
         if leaf.shape and drop.numel():
             drop[..., 0] = False
         if exponent:
-            return self._normal(leaf).masked_fill(drop, -math.inf) if leaf in self.scores else self._normal(leaf)
+            return self._normal(leaf).masked_fill(drop & (leaf in self.masks), self.masks.get(leaf, 0.0))
         return (~drop).double()
 
     def all_masked(self, leaf: Value, exponent: bool) -> torch.Tensor:
         """The first row is −inf throughout; weights are zero there."""
         result = self._normal(leaf)
-        if leaf in self.scores or not exponent:
-            _row(result, 0).fill_(-math.inf if exponent else 0.0)
+        if leaf in self.masks or not exponent:
+            _row(result, 0).fill_(self.masks.get(leaf, 0.0))
         return result
 
     def tied(self, leaf: Value, exponent: bool) -> torch.Tensor:
@@ -197,7 +204,9 @@ class _Source:
         return self._normal(leaf) * 2.0 * _format(leaf).min_normal
 
     def plus_inf(self, leaf: Value, exponent: bool) -> torch.Tensor:
-        return self._planted(leaf, math.inf, [v for v in self.leaves if v in self.scores or v not in self.exponents])
+        """What no mask is: an exponent of +inf."""
+        candidates = [v for v in self.leaves if v in self.masks or v not in self.exponents]
+        return self._planted(leaf, -self.masks.get(leaf, -math.inf), candidates)
 
     def nan(self, leaf: Value, exponent: bool) -> torch.Tensor:
         return self._planted(leaf, math.nan, self.leaves)
@@ -242,13 +251,23 @@ def _reaching_exponential(roots: Sequence[Value], leaves: Sequence[Value]) -> fr
     return frozenset(reaching or floats)
 
 
-def _additive_in_exponential(roots: Sequence[Value], leaves: Sequence[Value]) -> frozenset[Value]:
-    """The leaves that enter an exponent as a term or scaled by a constant, and nothing else as a factor."""
+def _masked_by(roots: Sequence[Value], leaves: Sequence[Value]) -> dict[Value, float]:
+    """Leaves that enter exponents as a term or scaled by a constant, and nothing as a factor: the infinity that masks.
+
+    −inf where the leaf enters with a plus sign, +inf where it enters with a minus sign.
+    """
     values = cone(roots, leaves)
     drivers = [o for v in values if v.op in EXPONENTIAL - {"attention"} for o in exponents_of(v)]
     drivers += [v.operands[3] for v in values if v.op == "attention" and len(v.operands) > 3]
-    factors = [o for v in values if _is_product(v) for o in v.operands]
-    return frozenset(_terms(drivers, leaves) - _terms(factors, leaves))
+    factors = {leaf for leaf, _ in _terms([o for v in values if _is_product(v) for o in v.operands], leaves)}
+    signs: dict[Value, set[int]] = {}
+    for leaf, sign in _terms(drivers, leaves):
+        signs.setdefault(leaf, set()).add(sign)
+    return {
+        leaf: -math.inf if 1 in found else math.inf
+        for leaf, found in signs.items()
+        if len(found) == 1 and leaf not in factors
+    }
 
 
 def _is_product(value: Value) -> bool:
@@ -256,18 +275,22 @@ def _is_product(value: Value) -> bool:
     return value.op in ("matmul", "mul", "div", "attention") and all(constant_of(o) is None for o in value.operands)
 
 
-def _terms(roots: Sequence[Value], leaves: Sequence[Value]) -> set[Value]:
-    """The leaves met on the way down from `roots` through sums, selections and constant factors."""
-    stack, seen, found = list(roots), set[int](), set[Value]()
+def _terms(roots: Sequence[Value], leaves: Sequence[Value]) -> set[tuple[Value, int]]:
+    """The leaves met on the way down from `roots` through sums, selections and constant factors, with their signs."""
+    stack, seen, found = [(root, 1) for root in roots], set[tuple[int, int]](), set[tuple[Value, int]]()
     while stack:
-        value = stack.pop()
-        if value.index in seen:
+        value, sign = stack.pop()
+        if (value.index, sign) in seen:
             continue
-        seen.add(value.index)
+        seen.add((value.index, sign))
         if value in leaves:
-            found.add(value)
-        elif value.op not in EXPONENTIAL and not _is_product(value):
-            stack.extend(value.operands)
+            found.add((value, sign))
+        elif value.op in _ADDITIVE and not _is_product(value):
+            constants = [c for o in value.operands if (c := constant_of(o)) is not None]
+            flipped = value.op in ("mul", "div") and any(c < 0 for c in constants)
+            for position, operand in enumerate(value.operands):
+                turns = value.op == "neg" or flipped or (value.op == "sub" and position == 1)
+                stack.append((operand, -sign if turns else sign))
     return found
 
 

@@ -2,14 +2,14 @@
 
 Values. An element y of the replacement may be off by
 
-    E·u + ((n + 16)·u + 2·R·u_s)·max(|y|, least normal number) + 2·tiny
+    E·u + ((n + 16)·u + 4·R·u_s)·max(|y|, least normal number) + 2·tiny
 
 E: running error bound of the *original* formula (`stabilize.verify.running`): each of its operations rounds once.
 n: longest length summed over. R: magnitude of the exponents behind y, |ln |y|| included, at most the range of exp.
 u: unit roundoff of the format. u_s: that of exponents, which are carried in at least float32. tiny: the least
 subnormal. In the log domain E holds R·u_s as an absolute term. That is the bound of Blanchard, Higham & Higham
-(IMA J. Numer. Anal. 41(4), 2021) for shifted softmax and log-sum-exp, (n + 2 + 2·R)·u, with room for a few more
-operations.
+(IMA J. Numer. Anal. 41(4), 2021) for shifted softmax and log-sum-exp of exact exponents, (n + 2 + 2·R)·u, with as much
+again for the rounding of the exponents themselves, and room for a few more operations.
 
 Where the original is finite, the replacement must be within that bound, or no more than twice as far off as the
 original. Where the original is NaN or infinite and the truth is that too, the replacement must agree. Where the
@@ -21,10 +21,10 @@ Gradients. 4·(n + 16 + E_s)·u + 8·R·u_s, with E_s the error of the exponents
 terms that cancel in it; or four times as far off as the original's worst entry. No finite entry may become NaN or
 infinite, unless all results that depend on it are.
 
-Exceptions. An element that depends on an input of +inf through a reduction may become NaN (a softmax of a row
-that holds +inf is NaN throughout, where the naive quotient has zeros beside the NaN); one that depends on any infinite
-input, if the original already gives NaN at an element that depends on the same one. Another: PyTorch's binary
-cross-entropy of an infinite logit is not defined.
+Exceptions. Where an exponent is +inf (which is no mask), what depends on it through a reduction may become NaN: a
+softmax of such a row is NaN throughout, where the naive quotient has zeros beside the NaN. So may what depends on any
+infinite input, if the original already gives NaN at an element that depends on the same one, and what is NaN just
+beside the infinity too. PyTorch's binary cross-entropy of an infinite logit is not defined.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from stabilize.verify.running import Scales, Term
 _SLACK: Final = 16
 _SILENT: Final = 64.0
 _FAR: Final = 20.0
+_HOPELESS: Final = 0.5
 
 
 @final
@@ -71,12 +72,13 @@ class Bounds:
         with np.errstate(all="ignore"):
             own = np.minimum(np.nan_to_num(np.abs(np.log(size)), posinf=math.inf), Scales.of(self.fmt).reach)
             exponents = np.maximum(term.exponent.numpy(), own)
-            relative = (self.n + _SLACK) * self.fmt.u + 2 * self.exponent_roundoff * exponents
+            relative = (self.n + _SLACK) * self.fmt.u + 4 * self.exponent_roundoff * exponents
             normal = np.maximum(size, self.fmt.min_normal)
             bound = term.error.numpy() * self.fmt.u + relative * normal
             # where the running analysis overflowed: the largest exponents, and their errors, in its place
-            rough = (self.n + _SLACK + 2 * self.exponent_error) * self.fmt.u + 2 * self.exponent_roundoff * self.reach
-            plain = rough * normal
+            rough = (self.n + _SLACK + 2 * self.exponent_error) * self.fmt.u + 4 * self.exponent_roundoff * self.reach
+            # exponents that are off by one or more say nothing about the result
+            plain = rough * normal if self.exponent_error * self.fmt.u < _HOPELESS else np.full(size.shape, math.inf)
             if logarithmic:
                 plain = plain + self.exponent_roundoff * self.reach + (self.n + self.exponent_error) * self.fmt.u
         bound = np.where(np.isfinite(bound), bound, plain)

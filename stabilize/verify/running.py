@@ -10,12 +10,14 @@ exponents beyond the range of exp do not count.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, cast, final
 
 import numpy as np
 import torch
+from flint import arb
 
 from stabilize.formats import FLOAT32, Format, is_float
 from stabilize.graph.ops import VOCABULARY
@@ -48,7 +50,10 @@ class Scales:
         return cls(max(fmt.exp_overflow, -fmt.exp_underflow), min(fmt.u, FLOAT32.u) / fmt.u)
 
 
-Rule: TypeAlias = Callable[[Value, torch.Tensor, Sequence[Term], Scales], "tuple[torch.Tensor, torch.Tensor]"]
+Bound: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+"""(E, M)."""
+
+Rule: TypeAlias = Callable[[Value, torch.Tensor, Sequence[Term], Scales], Bound]
 
 
 @final
@@ -79,9 +84,11 @@ def analyse(
         operands = [terms[o.index] for o in value.operands]
         rule = _RULES.get(value.op) or _layout(sizes)
         error, exponent = rule(value, v, operands, scales)
-        terms[value.index] = Term(
-            v, error.expand(v.shape), exponent.nan_to_num(0.0).clamp(max=scales.reach).expand(v.shape)
-        )
+        error = error.expand(v.shape)
+        if bool((v == 0).any()):
+            # a number too small for float64 has no analysis here
+            error = error.masked_fill(_underflowed(arrays[value.index]), math.inf)
+        terms[value.index] = Term(v, error, exponent.nan_to_num(0.0).clamp(max=scales.reach).expand(v.shape))
     exponents = [terms[o.index] for v in cone([root], leaves) if v.op in EXPONENTIAL for o in exponents_of(v)]
     return Analysis(terms[root.index], max((_largest_error(t) for t in exponents), default=0.0))
 
@@ -105,6 +112,12 @@ def to_float64(array: AnyArray, value: Value) -> torch.Tensor:
     return flat.reshape(array.shape)
 
 
+def _underflowed(array: AnyArray) -> torch.Tensor:
+    """Where an oracle scalar is known not to be 0, and float64 cannot tell."""
+    flags = [isinstance(x, arb) and float(x) == 0 and (x > 0 or x < 0) for x in array.flat]
+    return torch.tensor(flags, dtype=torch.bool).reshape(array.shape)
+
+
 # --- how errors propagate ----------------------------------------------------------------------------------
 
 
@@ -116,9 +129,7 @@ def _times(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def _unary(slope: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Rule:
     """E = |f′(a)|·Eₐ + |v|."""
 
-    def rule(
-        value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def rule(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> Bound:
         (a,) = operands
         return _times(slope(a.v, v).abs(), a.error) + v.abs(), a.exponent
 
@@ -128,9 +139,7 @@ def _unary(slope: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Rule:
 def _from_exponent(inner: Rule) -> Rule:
     """The result is made from an exponent: M = |a|."""
 
-    def rule(
-        value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def rule(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> Bound:
         error, _ = inner(value, v, operands, scales)
         return error, operands[0].v.abs()
 
@@ -140,9 +149,7 @@ def _from_exponent(inner: Rule) -> Rule:
 def _to_log(inner: Rule, *, of_exponents: bool) -> Rule:
     """The result is in the log domain: the stable form's roundings of exponents are added to E, and M ends."""
 
-    def rule(
-        value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def rule(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> Bound:
         error, _ = inner(value, v, operands, scales)
         sources = [t.v.abs() if of_exponents else t.exponent for t in operands]
         magnitude = sum((_peak(value, s.nan_to_num(0.0), scales) for s in sources), torch.zeros(()))
@@ -177,9 +184,7 @@ def _binary(
 ) -> Rule:
     """E = |∂f/∂a|·Eₐ + |∂f/∂b|·E_b + |v|."""
 
-    def rule(
-        value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def rule(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> Bound:
         a, b = operands
         da, db = slopes(a.v, b.v, v)
         return _times(da.abs(), a.error) + _times(db.abs(), b.error) + v.abs(), _widest(operands)
@@ -187,21 +192,17 @@ def _binary(
     return rule
 
 
-def _larger_error(
-    value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _larger_error(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> Bound:
     a, b = operands
     return torch.maximum(a.error, b.error), _widest(operands)
 
 
-def _where(
-    value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _where(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> Bound:
     condition, a, b = operands
     return torch.where(condition.v, a.error, b.error), torch.where(condition.v, a.exponent, b.exponent)
 
 
-def _sum(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> tuple[torch.Tensor, torch.Tensor]:
+def _sum(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> Bound:
     a, axes, keepdim = operands[0], value.axes, bool(value.attr("keepdim"))
     n = max(1, int(np.prod([a.v.shape[i] for i in axes], dtype=np.int64)))
     error = (a.error + n * a.v.abs()).sum(axes, keepdim) if axes else a.error
@@ -210,22 +211,18 @@ def _sum(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales
     return error, _largest(a.exponent, axes, keepdim)
 
 
-def _extreme(
-    value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _extreme(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> Bound:
     a, axes, keepdim = operands[0], value.axes, bool(value.attr("keepdim"))
     return _largest(a.error, axes, keepdim), _largest(a.exponent, axes, keepdim)
 
 
-def _prod(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> tuple[torch.Tensor, torch.Tensor]:
+def _prod(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> Bound:
     a, axes, keepdim = operands[0], value.axes, bool(value.attr("keepdim"))
     relative = torch.where(a.error == 0, 0.0, a.error / a.v.abs())
     return v.abs() * ((relative + 1).sum(axes, keepdim) if axes else relative), _largest(a.exponent, axes, keepdim)
 
 
-def _logsumexp(
-    value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _logsumexp(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> Bound:
     a, axes, keepdim = operands[0], value.axes, bool(value.attr("keepdim"))
     n = max(1, int(np.prod([a.v.shape[i] for i in axes], dtype=np.int64)))
     return _largest(a.error, axes, keepdim) + n + v.abs(), torch.zeros_like(v)
@@ -234,34 +231,26 @@ def _logsumexp(
 def _running(inner: Callable[[Term, torch.Tensor, int], torch.Tensor]) -> Rule:
     """A scan: errors accumulate along the axis."""
 
-    def rule(
-        value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def rule(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> Bound:
         a, axis = operands[0], value.axes[0]
         return inner(a, v, axis), _largest(a.exponent, (axis,), True)
 
     return rule
 
 
-def _softmax(
-    value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _softmax(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> Bound:
     a, axis = operands[0], value.axes[0]
     total = (v * a.error).sum(axis, keepdim=True)
     return v * (a.error + total + v.shape[axis] + 3), a.v.abs()
 
 
-def _log_softmax(
-    value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _log_softmax(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> Bound:
     a, axis = operands[0], value.axes[0]
     total = _largest(a.error, (axis,), True)
     return a.error + total + v.shape[axis] + v.abs(), torch.zeros_like(v)
 
 
-def _matmul(
-    value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _matmul(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> Bound:
     a, b = operands
     n = a.v.shape[-1]
     size_a, size_b = a.v.abs().nan_to_num(0.0), b.v.abs().nan_to_num(0.0)
@@ -270,22 +259,18 @@ def _matmul(
     return error, torch.full_like(v, widest)
 
 
-def _topk(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> tuple[torch.Tensor, torch.Tensor]:
+def _topk(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> Bound:
     a, axes = operands[0], value.axes
     return _largest(a.error, axes, True), _largest(a.exponent, axes, True)
 
 
-def _gather(
-    value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _gather(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> Bound:
     a, index = operands
     axis = value.axes[0]
     return torch.gather(a.error, axis, index.v.long()), torch.gather(a.exponent, axis, index.v.long())
 
 
-def _fused(
-    value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _fused(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> Bound:
     """Losses and attention: the worst operand error, every length summed over, and the size of the operands."""
     largest = [float(t.v.abs().nan_to_num(0.0, 0.0, 0.0).max()) if t.v.numel() else 0.0 for t in operands]
     errors = [float(t.error.nan_to_num(0.0, 0.0, 0.0).max()) if t.error.numel() else 0.0 for t in operands]
@@ -300,21 +285,26 @@ def _fused(
 def _layout(sizes: Mapping[str, int]) -> Rule:
     """Errors are moved about as the elements are."""
 
-    def rule(
-        value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def rule(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> Bound:
         move = EXECUTE[value.op]
         return move(value, [t.error for t in operands], sizes), move(value, [t.exponent for t in operands], sizes)
 
     return rule
 
 
-def _kept(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> tuple[torch.Tensor, torch.Tensor]:
+def _kept(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> Bound:
     return operands[0].error, operands[0].exponent
 
 
-def _step(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> tuple[torch.Tensor, torch.Tensor]:
+def _step(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> Bound:
     return torch.zeros_like(v), operands[0].exponent
+
+
+def _pow(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> Bound:
+    """aᵇ = exp(b·ln a)."""
+    a, b = operands
+    error, exponent = _binary(lambda x, y, z: (z * y / x, z * torch.log(x.abs())))(value, v, operands, scales)
+    return error, torch.maximum(exponent, (b.v * torch.log(a.v.abs())).abs())
 
 
 _GAUSS: Final = 2.0 / float(np.sqrt(np.pi))
@@ -345,7 +335,7 @@ _RULES: dict[str, Rule] = {
     "sub": _binary(lambda a, b, v: (torch.ones_like(v), torch.ones_like(v))),
     "mul": _binary(lambda a, b, v: (b, a)),
     "div": _binary(lambda a, b, v: (1 / b, v / b)),
-    "pow": _binary(lambda a, b, v: (v * b / a, v * torch.log(a.abs()))),
+    "pow": _pow,
     "xlogy": _binary(lambda a, b, v: (torch.log(b), a / b)),
     "logaddexp": _to_log(_binary(lambda a, b, v: (torch.ones_like(v), torch.ones_like(v))), of_exponents=True),
     "maximum": _larger_error,

@@ -127,7 +127,7 @@ class Trial:
         verdict = judge_values(before, after, self.truth.values, allowed, None)
         if verdict.harm is None:
             return verdict
-        excused = excused_values(self.problem, self.family.tensors, before, after, self.truth, self.nature.n)
+        excused = excused_values(self.problem, self.family, before, after, self.truth, self.nature.n)
         return judge_values(before, after, self.truth.values, allowed, excused)
 
     # --- gradients ------------------------------------------------------------------------------------------
