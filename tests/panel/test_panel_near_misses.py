@@ -7,9 +7,11 @@ included, is representable there.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import stabilize
@@ -171,3 +173,46 @@ def test_on_onnx(miss: NearMiss) -> None:
         return [torch.from_numpy(o) for o in session.run(None, feeds)]
 
     _check_preserved(miss, before, run, "float32")
+
+
+class _Wrong(nn.Module):
+    """What a careless rewriter would put in the place of a near miss."""
+
+    def __init__(self, formula: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self._formula = formula
+
+    def forward(self, *args: Tensor) -> tuple[Tensor]:
+        return (self._formula(*args),)
+
+
+def _shifted_by_masked_maximum(x: Tensor) -> Tensor:
+    e = torch.exp(x - x.amax(-1, keepdim=True)) * torch.tensor([0, 1, 1, 1, 1]).to(x.dtype)
+    return e / e.sum(-1, keepdim=True)
+
+
+_CARELESS: dict[str, Callable[..., Tensor]] = {
+    "square_wrong_axis": lambda x: torch.softmax(x, -1),
+    "log_of_other_axis": lambda x: torch.log_softmax(x, -1),
+    "sum_of_another": lambda x, z: torch.softmax(x, -1),
+    "eps_that_matters": lambda x: torch.softmax(x, -1),
+    "dead_row_with_eps": lambda x, m: torch.softmax(x.masked_fill(~m, -torch.inf), -1),
+    "masked_maximum": lambda x: _shifted_by_masked_maximum(x),
+    "log_of_square": lambda x: 2 * torch.log(x),
+    "log_of_difference": lambda a, b: torch.log((a.exp() - b.exp()).abs()),
+    "two_instead_of_one": torch.sigmoid,
+    "softmax_one_shifted_wrongly": lambda x: torch.softmax(F.pad(x, (0, 1)), -1)[..., :-1],
+}
+
+
+@pytest.mark.parametrize("name", _CARELESS)
+def test_a_careless_fusion_is_caught(name: str) -> None:
+    miss = next(m for m in NEAR_MISSES if m.name == name)
+    with pytest.raises(AssertionError):
+        _check_preserved(miss, Formula(miss), _Wrong(_CARELESS[name]), "float32")
+
+
+def test_a_careless_gradient_is_caught() -> None:
+    miss = next(m for m in NEAR_MISSES if m.name == "detached_denominator")
+    with pytest.raises(AssertionError):
+        _check_gradients(miss, Formula(miss), _Wrong(lambda x: torch.softmax(x, -1)))
