@@ -14,7 +14,9 @@ from stabilize.pipeline import Progress, Request, run
 from stabilize.report import Report
 
 if TYPE_CHECKING:
-    pass
+    import torch
+
+    from stabilize.verify.certificate import Certificate
 
 _M = TypeVar("_M")
 
@@ -97,6 +99,30 @@ def optimize(
     replacements, report = run(host, request, name, progress)
     fixed = _patched(host, replacements, request, name)
     return (fixed, report) if return_report else fixed
+
+
+def certify(before: object, after: object, example_inputs: object = None) -> Certificate:
+    """Whether `after` is at least as accurate as `before`: both run on the same inputs, against `before` in float64.
+
+    before, after: `torch.nn.Module`, `torch.fx.GraphModule`, `torch.export.ExportedProgram`, `onnx.ModelProto`,
+        `onnx_ir.Model`, `torch.onnx.ONNXProgram`, or the path of a `.onnx` or `.pt2` file. One may be of PyTorch and
+        the other of ONNX, which runs in ONNX Runtime. Neither is modified; buffers are put back after each run.
+    example_inputs: for PyTorch: a tensor, a tuple of positional arguments, a dict of keyword arguments, or a pair
+        (args, kwargs); for ONNX: a mapping from input names to arrays or tensors. Between kinds, inputs correspond by
+        name, or else by position. Without them an exported program's own are taken, and for ONNX random ones.
+
+    The models are compared on the given inputs and on these with their floats 1/64, 8 and 64 times as large. The
+    verdict is `.accepted`, and `.reason` when that is false: finite elements that are no longer finite, errors more
+    than twice as large as they were (beyond rounding), other integers, shapes, types or numbers of outputs.
+
+    Gradients are not compared. Where `before` leaves the range even of float64, nothing is known to compare with.
+
+    Raises UsageError when the inputs do not suit the models, ModelError when a model cannot be read or run, or not in
+    float64, MissingExtraError for an ONNX model without the `onnx` extra.
+    """
+    from stabilize.certification import certify as certify_models
+
+    return certify_models(before, after, example_inputs)
 
 
 def _patched(host: Host, replacements: Sequence[Replacement], request: Request, name: str) -> object:

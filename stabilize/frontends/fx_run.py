@@ -1,0 +1,104 @@
+"""Run PyTorch models on example inputs without leaving a trace in them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any, cast, final
+
+import torch
+from torch import fx, nn
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from stabilize.errors import ModelError, UsageError
+from stabilize.frontends.example import Example, brief, output_tensors
+from stabilize.frontends.fx_inputs import placeholder_inputs
+from stabilize.frontends.random_inputs import draw
+
+
+@final
+class TorchRunner:
+    """A module, a graph module or an exported program."""
+
+    def __init__(self, model: nn.Module | ExportedProgram, name: str) -> None:
+        self.name = name
+        self._program = model if isinstance(model, ExportedProgram) else None
+        self.module: nn.Module = self._unlifted() if isinstance(model, ExportedProgram) else model
+
+    def _unlifted(self) -> nn.Module:
+        # its own checks of input sizes are kept; guards would also refuse the float64 copy
+        return cast(ExportedProgram, self._program).module(check_guards=False)
+
+    def recorded(self) -> Example | None:
+        """Inputs that the model itself remembers, if it does."""
+        if self._program is not None:
+            recorded = self._program.example_inputs
+            return None if recorded is None else Example.of(recorded)
+        if not isinstance(self.module, fx.GraphModule):
+            return None
+        try:
+            inputs = placeholder_inputs(self.module, None)
+        except ModelError:
+            return None
+        return Example(tuple(draw(x, i) if isinstance(x, torch.Tensor) else x for i, x in enumerate(inputs)), {})
+
+    def accepted(self, example: Example) -> Example:
+        """`example` as this model takes it; UsageError when it does not."""
+        if self._program is not None:
+            return self._as_exported(self._program, example)
+        first: TypeError | None = None
+        for candidate in (example, example.positional()):
+            try:
+                inspect.signature(self.module.forward).bind(*candidate.args, **candidate.kwargs)
+            except TypeError as error:
+                first = first or error
+            else:
+                return candidate
+        raise UsageError(f"the example inputs are no arguments of {self.name}: {first}")
+
+    def _as_exported(self, program: ExportedProgram, example: Example) -> Example:
+        """The values of `example` in the structure that the program was exported with."""
+        spec = program.call_spec.in_spec
+        leaves, given = pytree.tree_flatten((example.args, example.kwargs))
+        names = [str(name) for name in program.graph_signature.user_inputs]
+        if spec is None or given == spec:
+            return example
+        if len(leaves) != len(names):
+            wanted = f"{len(names)} inputs ({', '.join(names)})"
+            raise UsageError(f"{self.name} takes {wanted}, the example inputs hold {len(leaves)}")
+        if not example.args and set(example.kwargs) == set(names):
+            leaves = [example.kwargs[name] for name in names]
+        return Example(*pytree.tree_unflatten(leaves, spec))
+
+    def run(self, example: Example, module: Callable[..., Any] | None = None) -> list[torch.Tensor]:
+        """Its outputs as tensors. Random numbers start anew at each run, and buffers are put back afterwards.
+
+        module: what to call in its place, a copy for example.
+        """
+        with torch.no_grad(), torch.random.fork_rng(), _buffers_kept(self.module):
+            torch.manual_seed(0)
+            try:
+                result = (module or self.module)(*example.args, **example.kwargs)
+            except Exception as error:  # the user's code may raise anything
+                raise ModelError(f"{self.name} fails on these inputs: {brief(error)}") from error
+            return output_tensors(result, self.name)
+
+
+@contextmanager
+def _buffers_kept(module: nn.Module) -> Generator[None]:
+    """Put back what a run does to buffers: running statistics, caches."""
+    before = [
+        (owner, name, buffer, buffer.clone())
+        for owner in module.modules()
+        for name, buffer in owner._buffers.items()
+        if buffer is not None
+    ]
+    try:
+        yield
+    finally:
+        for owner, name, buffer, contents in before:
+            if buffer.shape != contents.shape or not torch.equal(buffer, contents):
+                buffer.resize_(contents.shape).copy_(contents)
+            owner._buffers[name] = buffer

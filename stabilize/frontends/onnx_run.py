@@ -1,0 +1,214 @@
+"""Run ONNX models: in ONNX Runtime, or in ONNX's reference implementation where that has no kernel."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, final
+
+import torch
+
+from stabilize.errors import MissingExtraError, ModelError, UsageError
+from stabilize.frontends.example import Example, brief, output_tensors
+from stabilize.frontends.onnx import OnnxHost, open_onnx
+from stabilize.frontends.random_inputs import draw
+
+if TYPE_CHECKING:
+    import onnx
+
+    from stabilize.frontends.onnx import OnnxModel
+
+#: Sizes tried for symbolic dimensions, in turn, and ranges tried for integers.
+_SIZES: Final = ((2, 3), (2,), (3,), (1,))
+_RANGES: Final = ((0, 8), (0, 2), (1, 2), (0, 1))
+
+
+@final
+class OnnxRunner:
+    """An ONNX model that can be run, read, and run in float64."""
+
+    def __init__(self, model: OnnxModel, name: str, folder: str | None = None) -> None:
+        """`folder`: of its external data, for a model that is not a file."""
+        self.host: OnnxHost = open_onnx(model)
+        self.name = name
+        is_path = isinstance(model, (str, os.PathLike))
+        self.folder = os.path.dirname(os.path.abspath(os.fspath(model))) if is_path else folder
+        self.proto = _proto(model)
+        defaults = {tensor.name for tensor in self.proto.graph.initializer}
+        self._inputs = {i.name: i for i in self.proto.graph.input if i.name not in defaults}
+
+    @property
+    def inputs(self) -> list[str]:
+        return list(self._inputs)
+
+    @cached_property
+    def _session(self) -> _Session:
+        return _Session(self.proto, self.name, self.folder)
+
+    @cached_property
+    def _wide(self) -> _Session:
+        import onnx
+
+        from stabilize.frontends.onnx_widen import widened
+
+        proto = self.proto
+        if _is_external(proto):
+            proto = onnx.ModelProto()
+            proto.CopyFrom(self.proto)
+            onnx.load_external_data_for_model(proto, self.folder or "")
+        return _Session(widened(proto), f"{self.name} in float64", None)
+
+    def check(self, arrays: Mapping[str, torch.Tensor]) -> None:
+        """UsageError when a tensor has not the type or rank of its input."""
+        for name, tensor in arrays.items():
+            dtype, shape = self._type(name)
+            fixed = [(d, n) for d, n in zip(shape, tensor.shape, strict=False) if isinstance(d, int)]
+            if tensor.dtype != dtype:
+                raise UsageError(f"input {name!r} of {self.name} is {dtype}, not {tensor.dtype}")
+            if shape and (len(shape) != tensor.dim() or any(d != n for d, n in fixed)):
+                wanted = [d or "?" for d in shape]
+                raise UsageError(f"input {name!r} of {self.name} has shape {wanted}, not {list(tensor.shape)}")
+
+    def run(self, arrays: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        """Its outputs as tensors."""
+        return self._session.run(arrays)
+
+    def run_wide(self, arrays: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        """The outputs of a copy in float64; ModelError when nothing can run that."""
+        return self._wide.run({n: t.double() if t.is_floating_point() else t for n, t in arrays.items()})
+
+    def recorded(self) -> Example:
+        """Random inputs that the model runs on; UsageError when none of those tried are."""
+        error: ModelError | None = None
+        for sizes, (low, high) in itertools.product(_SIZES, _RANGES):
+            arrays = self._drawn(sizes, low, high)
+            try:
+                self.run(arrays)
+            except ModelError as failure:
+                error = error or failure
+            else:
+                return Example((), dict(arrays))
+        raise UsageError(f"no random inputs were found that suit, pass example inputs: {error}") from error
+
+    def _drawn(self, sizes: Sequence[int], low: int, high: int) -> dict[str, torch.Tensor]:
+        known: dict[str, int] = {}
+        result: dict[str, torch.Tensor] = {}
+        for position, name in enumerate(self.inputs):
+            dtype, dims = self._type(name)
+            shape = [
+                d if isinstance(d, int) else known.setdefault(d or f"{name}.{axis}", sizes[len(known) % len(sizes)])
+                for axis, d in enumerate(dims)
+            ]
+            result[name] = draw(torch.empty(shape, dtype=dtype, device="meta"), position, low, high)
+        return result
+
+    def _type(self, name: str) -> tuple[torch.dtype, list[int | str]]:
+        """Dtype of an input, and its dimensions: a size, a symbol, or "" for neither."""
+        type = self._inputs[name].type
+        dtype = _torch_dtype(type.tensor_type.elem_type) if type.HasField("tensor_type") else None
+        if dtype is None:
+            kind = type.WhichOneof("value") or "untyped value"
+            raise UsageError(f"input {name!r} of {self.name} is a {kind.replace('_type', '')}, which cannot be drawn")
+        dims = type.tensor_type.shape.dim
+        return dtype, [d.dim_value if d.HasField("dim_value") else d.dim_param for d in dims]
+
+
+@final
+class _Session:
+    """One model in the runtime that can run it."""
+
+    def __init__(self, proto: onnx.ModelProto, name: str, folder: str | None) -> None:
+        self.name = name
+        self._outputs = [o.name for o in proto.graph.output]
+        self._run = _onnxruntime(proto, name, folder) or _reference(proto, name, folder)
+
+    def run(self, arrays: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        feeds = {name: _numpy(tensor) for name, tensor in arrays.items()}
+        try:
+            results = self._run(self._outputs, feeds)
+        except Exception as error:  # runtimes raise types of their own, none of them documented
+            raise ModelError(f"{self.name} fails on these inputs: {brief(error)}") from error
+        return output_tensors(results, self.name)
+
+
+def _onnxruntime(proto: onnx.ModelProto, name: str, folder: str | None) -> Any:
+    """The run method of a session; None when ONNX Runtime has no kernel for the model's operators and types."""
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "onnx", "running an ONNX model") from error
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    if folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+    try:
+        data = proto.SerializeToString()
+    except Exception as error:  # protobuf's implementations disagree on the type
+        raise ModelError(f"{name} exceeds 2 GB: save it with external data and pass its path") from error
+    try:
+        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except state.NotImplemented:
+        return None
+    except Exception as error:
+        if "bfloat16" in str(error):
+            return None
+        raise ModelError(f"{name}: ONNX Runtime cannot load it: {brief(error)}") from error
+    if any(
+        "bfloat16" in each.type or "float8" in each.type for each in (*session.get_inputs(), *session.get_outputs())
+    ):
+        return None  # NumPy arrays of these types are not taken
+    return session.run
+
+
+def _reference(proto: onnx.ModelProto, name: str, folder: str | None) -> Any:
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    if _is_external(proto):
+        whole = onnx.ModelProto()
+        whole.CopyFrom(proto)
+        onnx.load_external_data_for_model(whole, folder or "")
+        proto = whole
+    try:
+        return ReferenceEvaluator(proto).run
+    except Exception as error:
+        raise ModelError(f"{name}: neither ONNX Runtime nor onnx.reference can run it: {brief(error)}") from error
+
+
+def _proto(model: OnnxModel) -> onnx.ModelProto:
+    import onnx
+    import onnx_ir as ir
+
+    from stabilize.frontends import onnx_files
+
+    if isinstance(model, onnx.ModelProto):
+        return model
+    if isinstance(model, (str, os.PathLike)):
+        return onnx_files.load(model)
+    graph = model if isinstance(model, ir.Model) else model.model
+    return ir.serde.serialize_model(ir.external_data.load_to_model(graph.clone()))
+
+
+def _is_external(proto: onnx.ModelProto) -> bool:
+    return any(tensor.HasField("data_location") and tensor.data_location == 1 for tensor in proto.graph.initializer)
+
+
+def _torch_dtype(elem_type: int) -> torch.dtype | None:
+    import onnx
+
+    name = onnx.TensorProto.DataType.Name(elem_type).lower()
+    name = {"float": "float32", "double": "float64"}.get(name, name)
+    dtype = getattr(torch, name, None)
+    return dtype if isinstance(dtype, torch.dtype) else None
+
+
+def _numpy(tensor: torch.Tensor) -> Any:
+    if tensor.dtype is torch.bfloat16:
+        from stabilize.frontends.onnx_types import numpy_dtype
+
+        return tensor.detach().cpu().contiguous().view(torch.int16).numpy().view(numpy_dtype("bfloat16"))
+    return tensor.detach().cpu().contiguous().numpy()
