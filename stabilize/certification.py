@@ -142,6 +142,8 @@ def _example(first: TorchRunner | OnnxRunner, second: TorchRunner | OnnxRunner, 
         example = Example.of(given)
         if isinstance(first, OnnxRunner):
             example.check_names(first.inputs, first.name)
+        else:
+            first.accepted(example, by_position=False)
         return example
     for model in (first, second):
         recorded = model.recorded()

@@ -78,7 +78,7 @@ def output_tensors(result: object, model: str) -> list[torch.Tensor]:
         if isinstance(leaf, (bool, int, float)):
             found.append(torch.tensor(leaf, dtype=torch.float64 if isinstance(leaf, float) else None))
         elif isinstance(leaf, (torch.Tensor, np.ndarray, np.generic)):
-            found.append(_comparable(cast(torch.Tensor, _tensor(leaf)), model))
+            found.append(_comparable(cast(torch.Tensor, _tensor(cast(object, leaf))), model))
         elif leaf is not None and not isinstance(leaf, str):
             kind = f"{type(leaf).__module__}.{type(leaf).__qualname__}"
             raise ModelError(f"{model} returns a {kind}: make it return tensors, or register it as a pytree node")
@@ -107,7 +107,7 @@ def _is_tensor(x: object) -> bool:
 def _tensor(x: object) -> object:
     """Arrays and NumPy numbers as tensors; other things as they are."""
     if isinstance(x, (np.ndarray, np.generic)):
-        array = cast("np.ndarray[Any, Any]", np.array(x))
+        array = np.array(cast(Any, x))
         if array.dtype.name == "bfloat16":
             return torch.as_tensor(array.view(np.int16)).view(torch.bfloat16)
         try:

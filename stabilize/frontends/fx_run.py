@@ -17,6 +17,8 @@ from stabilize.frontends.example import Example, brief, output_tensors
 from stabilize.frontends.fx_inputs import placeholder_inputs
 from stabilize.frontends.random_inputs import draw
 
+_random: Any = torch.random
+
 
 @final
 class TorchRunner:
@@ -44,12 +46,15 @@ class TorchRunner:
             return None
         return Example(tuple(draw(x, i) if isinstance(x, torch.Tensor) else x for i, x in enumerate(inputs)), {})
 
-    def accepted(self, example: Example) -> Example:
-        """`example` as this model takes it; UsageError when it does not."""
+    def accepted(self, example: Example, *, by_position: bool = True) -> Example:
+        """`example` as this model takes it; UsageError when it does not.
+
+        by_position: keywords may be those of another model, in the same order.
+        """
         if self._program is not None:
-            return self._as_exported(self._program, example)
+            return self._as_exported(self._program, example, by_position)
         first: TypeError | None = None
-        for candidate in (example, example.positional()):
+        for candidate in (example, example.positional()) if by_position else (example,):
             try:
                 inspect.signature(self.module.forward).bind(*candidate.args, **candidate.kwargs)
             except TypeError as error:
@@ -58,7 +63,7 @@ class TorchRunner:
                 return candidate
         raise UsageError(f"the example inputs are no arguments of {self.name}: {first}")
 
-    def _as_exported(self, program: ExportedProgram, example: Example) -> Example:
+    def _as_exported(self, program: ExportedProgram, example: Example, by_position: bool) -> Example:
         """The values of `example` in the structure that the program was exported with."""
         spec = program.call_spec.in_spec
         leaves, given = pytree.tree_flatten((example.args, example.kwargs))
@@ -70,6 +75,8 @@ class TorchRunner:
             raise UsageError(f"{self.name} takes {wanted}, the example inputs hold {len(leaves)}")
         if not example.args and set(example.kwargs) == set(names):
             leaves = [example.kwargs[name] for name in names]
+        elif not by_position:
+            example.check_names(names, self.name)
         return Example(*pytree.tree_unflatten(leaves, spec))
 
     def run(self, example: Example, module: Callable[..., Any] | None = None) -> list[torch.Tensor]:
@@ -77,8 +84,8 @@ class TorchRunner:
 
         module: what to call in its place, a copy for example.
         """
-        with torch.no_grad(), torch.random.fork_rng(), _buffers_kept(self.module):
-            torch.manual_seed(0)
+        with torch.no_grad(), _random.fork_rng(), _buffers_kept(self.module):
+            _random.manual_seed(0)
             try:
                 result = (module or self.module)(*example.args, **example.kwargs)
             except Exception as error:  # the user's code may raise anything
@@ -92,8 +99,7 @@ def _buffers_kept(module: nn.Module) -> Generator[None]:
     before = [
         (owner, name, buffer, buffer.clone())
         for owner in module.modules()
-        for name, buffer in owner._buffers.items()
-        if buffer is not None
+        for name, buffer in owner.named_buffers(recurse=False, remove_duplicate=False)
     ]
     try:
         yield
@@ -101,4 +107,4 @@ def _buffers_kept(module: nn.Module) -> Generator[None]:
         for owner, name, buffer, contents in before:
             if buffer.shape != contents.shape or not torch.equal(buffer, contents):
                 buffer.resize_(contents.shape).copy_(contents)
-            owner._buffers[name] = buffer
+            setattr(owner, name, buffer)

@@ -6,7 +6,8 @@ import itertools
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, final
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import torch
 
@@ -34,7 +35,7 @@ class OnnxRunner:
         self.host: OnnxHost = open_onnx(model)
         self.name = name
         is_path = isinstance(model, (str, os.PathLike))
-        self.folder = os.path.dirname(os.path.abspath(os.fspath(model))) if is_path else folder
+        self.folder: str | None = os.path.dirname(os.path.abspath(os.fspath(cast(Any, model)))) if is_path else folder
         self.proto = _proto(model)
         defaults = {tensor.name for tensor in self.proto.graph.initializer}
         self._inputs = {i.name: i for i in self.proto.graph.input if i.name not in defaults}
@@ -58,7 +59,7 @@ class OnnxRunner:
             proto = onnx.ModelProto()
             proto.CopyFrom(self.proto)
             onnx.load_external_data_for_model(proto, self.folder or "")
-        return _Session(widened(proto), f"{self.name} in float64", None)
+        return _Session(widened(proto), f"{self.name} in float64", None, strict=False)
 
     def check(self, arrays: Mapping[str, torch.Tensor]) -> None:
         """UsageError when a tensor has not the type or rank of its input."""
@@ -82,6 +83,7 @@ class OnnxRunner:
     def recorded(self) -> Example:
         """Random inputs that the model runs on; UsageError when none of those tried are."""
         error: ModelError | None = None
+        _ = self._session  # a model that cannot be loaded is told as that
         for sizes, (low, high) in itertools.product(_SIZES, _RANGES):
             arrays = self._drawn(sizes, low, high)
             try:
@@ -119,10 +121,11 @@ class OnnxRunner:
 class _Session:
     """One model in the runtime that can run it."""
 
-    def __init__(self, proto: onnx.ModelProto, name: str, folder: str | None) -> None:
+    def __init__(self, proto: onnx.ModelProto, name: str, folder: str | None, *, strict: bool = True) -> None:
+        """`strict`: what ONNX Runtime calls invalid is refused, rather than given to the reference implementation."""
         self.name = name
         self._outputs = [o.name for o in proto.graph.output]
-        self._run = _onnxruntime(proto, name, folder) or _reference(proto, name, folder)
+        self._run = _onnxruntime(proto, name, folder, strict=strict) or _reference(proto, name, folder)
 
     def run(self, arrays: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
         feeds = {name: _numpy(tensor) for name, tensor in arrays.items()}
@@ -133,14 +136,13 @@ class _Session:
         return output_tensors(results, self.name)
 
 
-def _onnxruntime(proto: onnx.ModelProto, name: str, folder: str | None) -> Any:
+def _onnxruntime(proto: onnx.ModelProto, name: str, folder: str | None, *, strict: bool) -> Any:
     """The run method of a session; None when ONNX Runtime has no kernel for the model's operators and types."""
     try:
-        import onnxruntime as ort
+        ort: Any = import_module("onnxruntime")
+        state: Any = import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     except ImportError as error:
         raise MissingExtraError("onnxruntime", "onnx", "running an ONNX model") from error
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
     options = ort.SessionOptions()
     options.log_severity_level = 4
     if folder is not None:
@@ -154,7 +156,7 @@ def _onnxruntime(proto: onnx.ModelProto, name: str, folder: str | None) -> Any:
     except state.NotImplemented:
         return None
     except Exception as error:
-        if "bfloat16" in str(error):
+        if not strict or "bfloat16" in str(error):
             return None
         raise ModelError(f"{name}: ONNX Runtime cannot load it: {brief(error)}") from error
     if any(
@@ -166,7 +168,8 @@ def _onnxruntime(proto: onnx.ModelProto, name: str, folder: str | None) -> Any:
 
 def _reference(proto: onnx.ModelProto, name: str, folder: str | None) -> Any:
     import onnx
-    from onnx.reference import ReferenceEvaluator
+
+    evaluator: Any = import_module("onnx.reference").ReferenceEvaluator
 
     if _is_external(proto):
         whole = onnx.ModelProto()
@@ -174,7 +177,7 @@ def _reference(proto: onnx.ModelProto, name: str, folder: str | None) -> Any:
         onnx.load_external_data_for_model(whole, folder or "")
         proto = whole
     try:
-        return ReferenceEvaluator(proto).run
+        return evaluator(proto).run
     except Exception as error:
         raise ModelError(f"{name}: neither ONNX Runtime nor onnx.reference can run it: {brief(error)}") from error
 
