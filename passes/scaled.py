@@ -652,6 +652,10 @@ def _sc_max(e: Engine, v: Value) -> Scaled | None:
 def _sc_extremum(e: Engine, v: Value) -> Scaled | None:
     """max(eᵃ, eᵇ) = e^max(a, b), and for clamps with a positive bound."""
     forms = [_positive_form(e, o) for o in v.operands]
+    for form, other in ((forms[0], v.operands[1]), (forms[1], v.operands[0])):
+        bound = number_of(other)
+        if v.op == "maximum" and form is not None and bound is not None and bound <= 0:
+            return Scaled(e.one(v.dtype), form)  # never below 0: the clamp does nothing
     if forms[0] is None or forms[1] is None or all(e.scaled(o).trivial for o in v.operands):
         return None
     dtype = e.carrier(forms[0] + forms[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 
 from stabilize.errors import UsageError
 from stabilize.formats import FORMATS, is_float
+from stabilize.graph.text import show
 from stabilize.graph.value import Value, cone
 from stabilize.verify.execute import execute
 from stabilize.verify.inputs import Family, families
@@ -114,8 +116,22 @@ def certify_rewrite(
     size = _elements(problem) if problem is not None else 0
     if problem is None or size > _SHADOW_ELEMENTS:
         return Certificate(False, "its shapes can be neither made small nor evaluated as they are", "float64", ())
-    with _single_threaded():
-        return _Judge(problem, "arb" if size <= _ARB_ELEMENTS else "float64", seed).certificate()
+    # the layers of a network pose the same small problem many times
+    key = (show([problem.old, problem.new]), seed) if problem.shrunk and not problem.data else None
+    if key is None or key not in _decided:
+        with _single_threaded():
+            found = _Judge(problem, "arb" if size <= _ARB_ELEMENTS else "float64", seed).certificate()
+        if key is None:
+            return found
+        _decided[key] = found
+        while len(_decided) > _MOST_DECIDED:
+            _decided.popitem(last=False)
+    return _decided[key]
+
+
+#: Certificates of shrunk problems by their text, which says all there is to say about them; the oldest go first.
+_decided: OrderedDict[tuple[str, int], Certificate] = OrderedDict()
+_MOST_DECIDED: Final = 512
 
 
 @contextmanager

@@ -32,6 +32,9 @@ _INHERITING: Final = LAYOUT | {
     "prod", "sub", "sum", "topk_values", "where", "log", "log1p", "attention", "matmul",
 }  # fmt: skip
 
+#: Primitives whose results are restricted only when every operand is.
+_FREED: Final = frozenset({"add", "sub", "mul", "div", "matmul", "where"})
+
 _DEPTH: Final = 6
 
 
@@ -89,22 +92,23 @@ def _open_restricted(value: Value, leaves: dict[int, Value]) -> None:
             leaves[each.index] = each
 
 
-def _is_restricted(value: Value) -> bool:
-    """Whether some real numbers cannot be values of this expression, looking a few primitives deep."""
-    level = [value]
-    for _ in range(_DEPTH):
-        below: list[Value] = []
-        for each in level:
-            if each.op in _CLOSED:
-                continue
-            if each.op in _RESTRICTED or not is_float(each.dtype):
-                return True
-            if each.op == "mul" and each.operands[0] is each.operands[1]:
-                return True
-            if each.op in _INHERITING:
-                below.extend(each.operands)
-        level = below
-    return False
+def _is_restricted(value: Value, depth: int = _DEPTH) -> bool:
+    """Whether some real numbers cannot be values of this expression, looking a few primitives deep.
+
+    A sum or product reaches what its freest operand reaches: x + softmax(y) can be anything that x can be.
+    """
+    if value.op in _LITERAL:
+        return True
+    if value.op in _CLOSED or not depth:
+        return False
+    if value.op in _RESTRICTED or not is_float(value.dtype):
+        return True
+    if value.op == "mul" and value.operands[0] is value.operands[1]:
+        return True
+    operands = [o for o in value.operands if is_float(o.dtype)]
+    if value.op in _FREED:
+        return all(_is_restricted(o, depth - 1) for o in operands)
+    return value.op in _INHERITING and any(_is_restricted(o, depth - 1) for o in operands)
 
 
 def _fed_by_another(leaves: dict[int, Value]) -> list[Value]:
