@@ -63,7 +63,7 @@ def families(
     source = _Source(roots, leaves, data, seed)
     for name, gradients, poisoned in _FAMILIES:
         draw = cast(Draw, getattr(source, name))
-        chance = {"masked": 0.7, "all_masked": -1.0}.get(name, 0.5)
+        chance = {"masked": 0.7, "masked_peak": _FIRST_COLUMN, "all_masked": _FIRST_ROW}.get(name, 0.5)
         yield Family(name.replace("_", "-"), source.fill(draw, chance), gradients, poisoned)
 
 
@@ -76,6 +76,7 @@ _FAMILIES: Final = (
     ("large_negative", True, False),
     ("large_mixed", True, False),
     ("masked", True, False),
+    ("masked_peak", True, False),
     ("all_masked", True, False),
     ("tied", False, False),
     ("unit", True, False),
@@ -85,6 +86,11 @@ _FAMILIES: Final = (
     ("plus_inf", False, True),
     ("nan", False, True),
 )
+
+
+#: Patterns of masks: the first row False and the second True; the first column False and the second True.
+_FIRST_ROW: Final = -1.0
+_FIRST_COLUMN: Final = -0.7
 
 
 @final
@@ -101,7 +107,7 @@ class _Source:
         self.bounds = index_bounds(roots, leaves)
 
     def fill(self, draw: Draw, chance: float) -> dict[Value, torch.Tensor]:
-        """A tensor for every leaf; `chance` is the probability of True, or −1 for a row of each kind."""
+        """A tensor for every leaf; `chance` is the probability of True in a mask, or the name of a pattern."""
         return {leaf: self._tensor(leaf, draw, chance) for leaf in self.leaves}
 
     def _tensor(self, leaf: Value, draw: Draw, chance: float) -> torch.Tensor:
@@ -114,12 +120,15 @@ class _Source:
         bound = self.bounds.get(leaf, 4)
         return torch.randint(0, max(bound, 1), _shape(leaf), generator=self.generator).to(torch_dtype(leaf.dtype))
 
-    def _mask(self, leaf: Value, probability: float) -> torch.Tensor:
+    def _mask(self, leaf: Value, chance: float) -> torch.Tensor:
         shape = _shape(leaf)
-        mask = torch.rand(shape, generator=self.generator) < abs(probability)
-        if probability < 0:
+        mask = torch.rand(shape, generator=self.generator) < abs(chance)
+        if chance == _FIRST_ROW:
             _row(mask, 0).fill_(False)
             _row(mask, 1).fill_(True)
+        if chance == _FIRST_COLUMN and shape:
+            mask[..., 0] = False
+            mask[..., 1:2] = True
         return mask
 
     def _normal(self, leaf: Value) -> torch.Tensor:
@@ -165,6 +174,15 @@ class _Source:
         if exponent:
             return self._normal(leaf).masked_fill(drop & (leaf in self.masks), self.masks.get(leaf, 0.0))
         return (~drop).double()
+
+    def masked_peak(self, leaf: Value, exponent: bool) -> torch.Tensor:
+        """The largest exponents stand where masks and weights are zero, far above the rest (which exp can hold)."""
+        result = self._normal(leaf)
+        if leaf.shape and result.numel():
+            if exponent:
+                result -= 0.75 * _format(leaf).exp_overflow
+            result[..., 0] = 0.85 * _format(leaf).exp_overflow if exponent else 0.0
+        return result
 
     def all_masked(self, leaf: Value, exponent: bool) -> torch.Tensor:
         """The first row is −inf throughout; weights are zero there."""

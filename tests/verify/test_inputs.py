@@ -74,6 +74,16 @@ def test_scores_are_masked_and_factors_are_not() -> None:
     assert set(masked[view.bindings["w"]].flatten().tolist()) == {0.0, 1.0}
 
 
+def test_masked_entries_that_lead() -> None:
+    view = parse("def graph(x: float32[3, 5], m: bool[3, 5]):\n    return where(m, exp(x), 0.0)")
+    peak = _families(view)["masked-peak"].tensors
+    x, m = peak[view.bindings["x"]], peak[view.bindings["m"]]
+    assert bool((x[:, :1] > x[:, 1:] + 104).all())  # exp of the gap is 0
+    assert not bool(m[:, 0].any())
+    assert bool(m[:, 1].all())
+    assert bool((torch.exp(x) > 0).all())
+
+
 def test_masks_of_whole_rows() -> None:
     view = parse("def graph(x: float32[3, 5], m: bool[3, 5]):\n    return where(m, exp(x), 0.0)")
     rows = _families(view)["all-masked"].tensors[view.bindings["m"]]
