@@ -186,7 +186,7 @@ class Plain:
     """Prints for a terminal."""
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False, markup=False)
+        self.console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 150)
 
     def say(self, text: str) -> None:
         self.console.print(text, soft_wrap=True)

@@ -39,13 +39,11 @@ class Subject:
     name: as the user wrote it.
     kind: `"onnx"` or `"torch"`.
     model: the path of a `.onnx` file, or an `ExportedProgram`.
-    example_inputs: what the model was exported with; None for ONNX.
     """
 
     name: str
     kind: Literal["onnx", "torch"]
     model: Path | ExportedProgram
-    example_inputs: object = None
 
 
 def read_model(text: str) -> Subject:
@@ -59,8 +57,7 @@ def read_model(text: str) -> Subject:
     if suffix == ".pt2":
         from stabilize.frontends.pt2 import read
 
-        program = read(_existing(text))
-        return Subject(text, "torch", program, program.example_inputs)
+        return Subject(text, "torch", read(_existing(text)))
     if _FACTORY.fullmatch(text):
         return _from_factory(text)
     raise UsageError(f"MODEL is a .onnx file, a .pt2 file or package.module:factory, not {text!r}")
@@ -90,7 +87,7 @@ def _from_factory(text: str) -> Subject:
         program = _users_code(
             f"{text}: torch.export cannot capture the module", lambda: torch.export.export(module, args, kwargs)
         )
-    return Subject(text, "torch", program, example_inputs)
+    return Subject(text, "torch", program)
 
 
 def _factory(text: str) -> Callable[[], object]:
