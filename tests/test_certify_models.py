@@ -79,7 +79,7 @@ ONNX = {
 
 def onnx_model(body: str, *, dtype: str = "float", shape: str = "n, 5", out: str | None = None) -> onnx.ModelProto:
     constant = ", float[1] eps = {0.000001}" if "eps" in body else ""
-    text = f"""<ir_version: 8, opset_import: ["" : 18]>
+    text = f"""<ir_version: 8, opset_import: ["" : 18, "com.microsoft" : 1]>
     m ({dtype}[{shape}] x) => ({out or dtype + "[" + shape + "]"} out)
     <int64[1] axes = {{-1}}{constant}> {{
     {ONNX.get(body, body)}
@@ -293,6 +293,20 @@ def test_an_exported_file_is_compared_with_its_module() -> None:
         (lambda: onnx_model("naive"), lambda: onnx_model("stable"), {"x": X[0, :5]}, UsageError, "shape"),
         (lambda: onnx_model("naive"), lambda: onnx_model("stable"), {"x": X[:, :5].double()}, UsageError, "float64"),
         (lambda: onnx_model("naive"), lambda: onnx_model("stable"), {"x": "text"}, UsageError, "'x'"),
+        (
+            lambda: onnx_model("r = RandomNormalLike(x)\n out = Add(x, r)"),
+            lambda: onnx_model("stable"),
+            None,
+            UsageError,
+            "RandomNormalLike",
+        ),
+        (
+            lambda: onnx_model("out = com.microsoft.Gelu(x)"),
+            lambda: onnx_model("stable"),
+            None,
+            ModelError,
+            "com.microsoft.Gelu",
+        ),
         (lambda: onnx_model("out = Absent(x)"), lambda: onnx_model("stable"), None, ModelError, "Absent"),
     ],
 )

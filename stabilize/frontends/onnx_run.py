@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, cast, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import torch
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _SIZES: Final = ((2, 3), (2,), (3,), (1,))
 _RANGES: Final = ((0, 8), (0, 2), (1, 2), (0, 1))
 
+_RANDOM: Final = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
+
 
 @final
 class OnnxRunner:
@@ -34,9 +36,11 @@ class OnnxRunner:
         """`folder`: of its external data, for a model that is not a file."""
         self.host: OnnxHost = open_onnx(model)
         self.name = name
-        is_path = isinstance(model, (str, os.PathLike))
-        self.folder: str | None = os.path.dirname(os.path.abspath(os.fspath(cast(Any, model)))) if is_path else folder
+        self.folder: str | None = folder
+        if isinstance(model, (str, os.PathLike)):
+            self.folder = os.path.dirname(os.path.abspath(model))
         self.proto = _proto(model)
+        _check_not_random(self.proto, name)
         defaults = {tensor.name for tensor in self.proto.graph.initializer}
         self._inputs = {i.name: i for i in self.proto.graph.input if i.name not in defaults}
 
@@ -194,6 +198,13 @@ def _proto(model: OnnxModel) -> onnx.ModelProto:
         return onnx_files.load(model)
     graph = model if isinstance(model, ir.Model) else model.model
     return ir.serde.serialize_model(ir.external_data.load_to_model(graph.clone()))
+
+
+def _check_not_random(proto: onnx.ModelProto, name: str) -> None:
+    """UsageError for draws without a seed: two runs of the same model would differ."""
+    for node in proto.graph.node:
+        if node.op_type in _RANDOM and not any(a.name == "seed" for a in node.attribute):
+            raise UsageError(f"{name} draws random numbers ({node.op_type} {node.name!r}): give it a seed attribute")
 
 
 def _is_external(proto: onnx.ModelProto) -> bool:
