@@ -115,6 +115,7 @@ def certify(before: object, after: object, example_inputs: object = None) -> Cer
     verdict is `.accepted`, and `.reason` when that is false: finite elements that are no longer finite, errors more
     than twice as large as they were (beyond rounding), other integers, shapes, types or numbers of outputs.
 
+    Integer inputs are taken as they are: what only large activations break shows when the inputs lead there.
     Gradients are not compared. Where `before` leaves the range even of float64, nothing is known to compare with.
 
     Raises UsageError when the inputs do not suit the models, ModelError when a model cannot be read or run, or not in
