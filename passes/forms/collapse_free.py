@@ -63,7 +63,7 @@ def row_loss(ctx: Context, row: RowLoss) -> Value:
     total = b.reduce("sum", b.make("exp", b.make("sub", others, top)), (axis,))
     excess = b.make("add", total, b.make("expm1", b.neg(top)))
     loss = b.make("add", top, b.make("log1p", excess))
-    masked = b.make("sub", true, picked)  # 0, or +inf where the target is masked
+    masked = b.make("detach", b.make("sub", true, picked))  # 0, or +inf where the target is masked
     undefined = b.apply("mul", b.make("detach", b.reduce("max", z, (axis,))), 0.0)  # 0, or NaN
     return b.squeeze(b.make("add", loss, b.make("add", masked, undefined)), (axis,))
 
@@ -117,7 +117,8 @@ class _Parts:
     def __init__(self, ctx: Context, logits: Value, target: Value, loss: Value) -> None:
         b = ctx.builder
         self._ctx, self._logits, self._target, self._loss = ctx, logits, target, loss
-        self._weight = loss.operands[2] if len(loss.operands) > 2 else None
+        # class weights have no gradient in the operator that is replaced
+        self._weight = b.make("detach", loss.operands[2]) if len(loss.operands) > 2 else None
         ignored = cast(int, loss.attr("ignore_index"))
         self._kept = b.make("ne", target, b.constant(ignored, target.dtype))
         #: an ignored target may be out of range: point it at class 0, its row is dropped

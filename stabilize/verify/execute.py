@@ -211,7 +211,7 @@ def _class_loss(function: Callable[..., torch.Tensor]) -> Rule:
         logits, target = operands[:2]
         if not target.is_floating_point():
             target = target.long()
-        weight = operands[2] if len(operands) > 2 else None
+        weight = operands[2].detach() if len(operands) > 2 else None  # the operator has no gradient for it
         return function(logits, target, weight, **dict(value.attrs))
 
     return rule
