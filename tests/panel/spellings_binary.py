@@ -162,7 +162,7 @@ def _diagonal_ce(x: O.Array) -> O.Array:
     return O.mean(-np.diagonal(O.log_softmax(x)))
 
 
-@contrast((logits(5, 5),), lambda x: _diagonal_ce(x / O.const(0.1)), gain=10)
+@contrast((logits(5, 5),), lambda x: _diagonal_ce(x / O.const(0.1)), gain=10, chain=2)
 def info_nce(similarity: Tensor) -> Tensor:
     e = torch.exp(similarity / 0.1)
     return -torch.log(torch.diagonal(e) / e.sum(dim=1)).mean()

@@ -186,7 +186,7 @@ def sharpened(x: Tensor) -> Tensor:
     return p / p.sum(-1, keepdim=True)
 
 
-@softmax(X, lambda x: O.softmax(x * 20), gain=20)
+@softmax(X, lambda x: O.softmax(x * 20), gain=20, chain=3)
 def sharpened_by_temperature(x: Tensor) -> Tensor:
     p = torch.softmax(x, dim=-1) ** (1 / 0.05)
     return p / p.sum(-1, keepdim=True)
