@@ -126,7 +126,7 @@ class _Source:
         if chance == _FIRST_ROW:
             _row(mask, 0).fill_(False)
             _row(mask, 1).fill_(True)
-        if chance == _FIRST_COLUMN and shape:
+        if chance == _FIRST_COLUMN and shape and shape[-1]:
             mask[..., 0] = False
             mask[..., 1:2] = True
         return mask

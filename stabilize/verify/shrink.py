@@ -260,9 +260,10 @@ def rebuild(
 
     builder = Builder()
     built: dict[int, Value] = {}
-    for leaf in leaves:
+    for position, leaf in enumerate(leaves):
         type = TensorType(dtype(leaf.dtype), _mapped(leaf.shape, sizes))
-        built[leaf.index] = builder.input(f"leaf{leaf.index}", type)
+        # named by position: equal problems from different places have equal texts
+        built[leaf.index] = builder.input(f"leaf{position}", type)
     for value in cone(roots, leaves):
         if value.index in built:
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from stabilize.graph.text import show
 from stabilize.graph.value import cone
 from stabilize.verify.execute import execute
 from stabilize.verify.shrink import Problem, full_size, shrink, widen
@@ -131,3 +132,15 @@ def test_widened_expressions_compute_in_float64(dtype: str) -> None:
     assert {v.dtype for v in cone([wide.old, wide.new])} == {"float64"}
     x = torch.full((4, 5), 20.0, dtype=torch.float64)
     assert float(execute([wide.old], {wide.leaves[0]: x})[0][0, 0]) == float(torch.exp(x)[0, 0])
+
+
+def test_equal_problems_have_equal_texts() -> None:
+    inputs = "a: float32[512, 512], b: float32[512, 512], x: float32[512, 512], z: float32[512, 512]"
+    texts = set[str]()
+    for name in ("a", "x", "z"):
+        old, new = rewrite(f"e = exp({name})\ndiv(e, sum(e, axes=(1,), keepdim=True))", f"softmax({name}, axis=1)",
+                           inputs=inputs)  # fmt: skip
+        problem = shrink(old, new, cut(old, new), {})
+        assert problem is not None
+        texts.add(show([problem.old, problem.new]))
+    assert len(texts) == 1
