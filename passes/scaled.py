@@ -427,10 +427,10 @@ def boolean(e: Engine, value: Value) -> Value | None:
     if value.op == "cast" and value.operands[0].dtype == "bool":
         return value.operands[0]
     if value.op == "where":
-        branches = tuple(number_of(o) for o in value.operands[1:])
-        if branches == (1, 0):
+        yes, no = (number_of(o) for o in value.operands[1:])
+        if yes == 1 and no == 0:
             return value.operands[0]
-        if branches == (0, 1):
+        if yes == 0 and no == 1:
             return e.builder.make("not", value.operands[0])
     return None
 

@@ -92,7 +92,7 @@ def optimize(
     """
     request = Request(form, allow, dict(ranges or {}), select, ignore or (), certify)
     _check(request)
-    name = str(os.fspath(model) if isinstance(model, (str, os.PathLike)) else type(model).__name__)
+    name = _name(model)
     if example_inputs is None and _is_plain_module(model):
         return _optimize_lazily(model, request, name, dynamic_shapes, return_report)
     host = open_host(model, example_inputs, dynamic_shapes)
@@ -124,6 +124,14 @@ def certify(before: object, after: object, example_inputs: object = None) -> Cer
     from stabilize.certification import certify as certify_models
 
     return certify_models(before, after, example_inputs)
+
+
+def _name(model: object) -> str:
+    return os.fspath(cast("str | os.PathLike[str]", model)) if _is_path(model) else type(model).__name__
+
+
+def _is_path(model: object) -> bool:
+    return isinstance(model, (str, os.PathLike))
 
 
 def _patched(host: Host, replacements: Sequence[Replacement], request: Request, name: str) -> object:
@@ -165,7 +173,7 @@ def _check(request: Request) -> None:
 
 def open_host(model: object, example_inputs: object = None, dynamic_shapes: object = None) -> Host:
     """Read `model` with the frontend of its kind."""
-    if isinstance(model, (str, os.PathLike)) or _is_onnx(model):
+    if _is_path(model) or _is_onnx(model):
         from stabilize.frontends.onnx import open_onnx
 
         return open_onnx(cast(Any, model))
@@ -197,7 +205,7 @@ def load(path: str | os.PathLike[str]) -> object:
 
     Raises ModelError naming the file when it is neither, missing or damaged.
     """
-    suffix = os.path.splitext(os.fspath(path))[1].lower()
+    suffix = os.path.splitext(str(os.fspath(path)))[1].lower()
     if suffix == ".onnx":
         from stabilize.frontends.onnx_files import load as load_onnx
 

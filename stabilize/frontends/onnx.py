@@ -63,8 +63,12 @@ class OnnxHost:
 
         return Reader(self._model, self.opset)
 
-    @cached_property
+    @property
     def view(self) -> View:
+        return self._view
+
+    @cached_property
+    def _view(self) -> View:
         return self._reader.read()
 
     @cached_property
