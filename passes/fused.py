@@ -180,7 +180,9 @@ def propose_binary_cross_entropy(ctx: Context, value: Value) -> Proposal | None:
         return None
     for y, other, z in ((ya, yb, za), (yb, ya, zb)):
         if _is_complement(other, y):
-            loss = ctx.builder.make("bce_with_logits", _logits(ctx, z), _like(ctx, y, value), reduction="none")
+            wide = "float64" if value.dtype == "float64" else "float32"  # the operator rounds at every step
+            logits, labels = (ctx.builder.cast(v, wide) for v in (_logits(ctx, z), _like(ctx, y, value)))
+            loss = ctx.builder.make("bce_with_logits", logits, labels, reduction="none")
             new = ctx.emitter.finish(ctx.engine.algebra.times(loss, -ka), value)
             if ctx.repairs(value, new):
                 return BINARY_CROSS_ENTROPY.proposal(value, new)

@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import TypeAlias, final
 
 from stabilize.formats import FORMATS
+from stabilize.graph.build import constant_along
 from stabilize.graph.value import Value
 from stabilize.passes.linear import Linear
 from stabilize.passes.scaled import Engine
@@ -76,12 +77,15 @@ def common_shift(numerator: Linear, forms: Sequence[Linear]) -> Linear:
 
 
 def part_of(engine: Engine, form: Linear) -> Part:
-    """`form` as an exponent and the log-sum-exps beside it."""
+    """`form` as an exponent and the log-sum-exps beside it; a factor that varies along a sum stays inside it."""
     totals: list[Total] = []
     offset = form
     for atom, k in form.terms:
         lse, squeezed = _base(atom)
-        if lse is not None and k == 1:
+        rest = [a for a in form.atoms if a is not atom]
+        if lse is None or k != 1:
+            continue
+        if squeezed or all(constant_along(a, lse.axes, atom.type.rank) for a in rest):
             totals.append(Total(engine.linear(lse.operands[0]), lse.axes, squeezed))
             offset = offset - Linear.of(atom)
     return Part(offset, tuple(totals))
@@ -162,7 +166,10 @@ class MixtureEmitter:
         """The part divided by exp(top)."""
         b = self.builder
         if len(part.totals) == 1:
-            return self._sum(part.totals[0], self._plus(top, part.offset.scale(Fraction(-1))))
+            (only,) = part.totals
+            shift = self._plus(top, part.offset.scale(Fraction(-1)))
+            if only.squeezed or constant_along(shift, only.axes, shift.type.rank):
+                return self._sum(only, shift)
         exponent = b.neg(top) if part.offset.is_zero else b.make("sub", self.build(part.offset, self.dtype), top)
         value: Value | None = None
         for total in part.totals:

@@ -11,7 +11,7 @@ where the answer is 1e-6.
     1 - (1 - p)**N
 →
     p·(1 + q + q² + … + q^(N−1)), q = 1 - p     for an integer N ≤ 1024, by repeated squaring: 2·log2 N products
-    -expm1(N*log1p(-p))                         else
+    where(pᵠ > 1/2, -expm1(q*log p), 1 - pᵠ)    else
 
 ## Shapes
 Elementwise, any shape.
@@ -28,6 +28,8 @@ Zhang & Sabuncu, NeurIPS 2018 (generalised cross-entropy); Higham 2002, §1.14.1
 """
 
 from __future__ import annotations
+
+from fractions import Fraction
 
 from stabilize.graph.value import Value
 from stabilize.passes.cancellation.shapes import one_plus
@@ -50,14 +52,22 @@ def match(ctx: Context, value: Value) -> Proposal | None:
         return RULE.proposal(value, _geometric(ctx, inside[0], base, int(n)))
     if n.denominator == 1 and ctx.ranges.of(base).lo < 0:
         return None
-    b = ctx.builder
+    return RULE.proposal(value, _by_expm1(ctx, found[0], n))
+
+
+def _by_expm1(ctx: Context, power: Value, n: Fraction) -> Value:
+    """−expm1(n·log base) where the power is near 1, 1 − power where it is not (there expm1 would lose the gradient)."""
+    b, base = ctx.builder, power.operands[0]
+    near = b.make("gt", power, b.constant(0.5, power.dtype))
+    inside = one_plus(base)
     if inside is not None:
         x, sign = inside
-        logarithm = b.make("log1p", x if sign > 0 else b.neg(x))
+        shown = b.apply("where", near, x, 0.0)
+        logarithm = b.make("log1p", shown if sign > 0 else b.neg(shown))
     else:
-        logarithm = b.make("log", base)
-    new = b.neg(b.make("expm1", ctx.engine.algebra.times(logarithm, n)))
-    return RULE.proposal(value, ctx.emitter.finish(new, value))
+        logarithm = b.make("log", b.apply("where", near, base, 1.0))
+    cancelling = b.neg(b.make("expm1", ctx.engine.algebra.times(logarithm, n)))
+    return b.make("where", near, cancelling, b.apply("sub", 1.0, power))
 
 
 def _geometric(ctx: Context, p: Value, q: Value, n: int) -> Value:
