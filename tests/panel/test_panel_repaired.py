@@ -32,7 +32,7 @@ def _cases(host: str) -> Iterator[object]:
             yield pytest.param(entry, dtype, id=f"{entry.name}-{dtype}", marks=marks)
 
 
-@pytest.mark.parametrize(("entry", "dtype"), _cases("fx"))
+@pytest.mark.parametrize(("entry", "dtype"), list(_cases("fx")))
 def test_pytorch(entry: Spelling, dtype: str) -> None:
     module = hosts.Spelled(entry).eval()
     fixed, report = stabilize.optimize(module, hosts.example(entry, dtype), allow=_allow(entry), return_report=True)
@@ -40,7 +40,7 @@ def test_pytorch(entry: Spelling, dtype: str) -> None:
     assert not bad, "\n".join([*map(str, bad), str(report)])
 
 
-@pytest.mark.parametrize(("entry", "dtype"), _cases("onnx"))
+@pytest.mark.parametrize(("entry", "dtype"), list(_cases("onnx")))
 def test_onnx(entry: Spelling, dtype: str) -> None:
     naive = hosts.retargeted(hosts.exported(entry), dtype)
     fixed, report = stabilize.optimize(naive, allow=_allow(entry), return_report=True)
