@@ -241,7 +241,7 @@ class Emitter:
         """Whether the format of the host's own sum is sure to hold it: in half precision x/0.1 overflows before x."""
         if FORMATS[known.dtype].precision >= 24:
             return True
-        return len(form.terms) <= 1 and all(abs(k) <= 1 for _, k in form.terms) and not form.constant
+        return all(abs(k) <= 1 for _, k in form.terms)
 
     def atom(self, atom: Value, dtype: str) -> Value:
         """An atom in `dtype`: the host's own value rounded up, or an expression of the engine computed in `dtype`."""

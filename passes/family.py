@@ -74,7 +74,8 @@ def _linear_sink(ctx: Context, value: Value) -> Value | None:
 
 def _rounds_twice(ctx: Context, value: Value) -> bool:
     """x·p in half precision with a broken p: a p that underflows there would take the product with it."""
-    return FORMATS[value.dtype].precision < 24 and any(ctx.broken(o) for o in value.operands)
+    narrow = FORMATS[value.dtype].precision < 24
+    return narrow and any(ctx.broken(o) and o.op != "sigmoid" for o in value.operands)
 
 
 def _index_sink(ctx: Context, value: Value) -> Value | None:

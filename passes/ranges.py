@@ -24,6 +24,7 @@ from stabilize.passes.linear import Linear
 from stabilize.passes.scaled import Engine, number_of
 
 INF = math.inf
+_DEPTH = 5  # relations applied one after the other to bound a form
 
 
 @final
@@ -112,14 +113,17 @@ class Ranges:
     def bounds(self, form: Linear) -> tuple[float, float]:
         """(lo, hi) of a linear form over the reals."""
         form = self._attached(form)
-        return self._lower(form, 4), -self._lower(form.scale(Fraction(-1)), 4)
+        return self._lower(form, _DEPTH), -self._lower(form.scale(Fraction(-1)), _DEPTH)
 
     def _attached(self, form: Linear) -> Linear:
-        """`detach` changes gradients, not values."""
-        if not any(a.op == "detach" for a in form.atoms):
+        """`form` seen through what changes gradients (detach) or infinities (a clamp to ±the largest number) only."""
+        if not any(_transparent(a) is not a for a in form.atoms):
             return form
-        terms = [(a.operands[0] if a.op == "detach" else a, k) for a, k in form.terms]
-        return Linear.collect(terms, form.constant)
+        attached = Linear.number(form.constant)
+        for atom, k in form.terms:
+            inner = _transparent(atom)
+            attached = attached + (Linear.of(atom) if inner is atom else self.engine.linear(inner)).scale(k)
+        return self._attached(attached)
 
     def _lower(self, form: Linear, depth: int) -> float:
         best = self._lower_by_parts(form)
@@ -129,10 +133,23 @@ class Ranges:
                 for weaker in self._weaken(atom, k):
                     if len((rest + weaker).terms) <= len(form.terms):
                         best = max(best, self._lower(rest + weaker, depth - 1))
+                if atom.op == "maximum" and k == 1:
+                    best = max(best, self._lower_max([self.engine.linear(o) + rest for o in atom.operands], depth - 1))
                 if atom.op in ("maximum", "minimum"):  # at every point it is one of the two
                     cases = [rest + self.engine.linear(o).scale(k) for o in atom.operands if not _is_limit(o)]
                     best = max(best, min(self._lower(case, depth - 1) for case in cases))
         return best
+
+    def _lower_max(self, forms: list[Linear], depth: int) -> float:
+        """A lower bound of the largest of `forms`, case by case of a maximum that is taken off all of them."""
+        forms = [self._attached(f) for f in forms]
+        best = max(self._lower(f, depth - 1) for f in forms) if depth > 0 else -INF
+        shift = next((a for a, k in forms[0].terms if k == -1 and a.op == "maximum"), None)
+        if best > -INF or depth <= 0 or shift is None or any(f.coefficient(shift) != -1 for f in forms):
+            return best
+        shifted = [f + Linear.of(shift) for f in forms]
+        cases = [[f - self.engine.linear(o) for f in shifted] for o in shift.operands]
+        return max(best, min(self._lower_max(case, depth - 1) for case in cases))
 
     def _lower_by_parts(self, form: Linear) -> float:
         total = _float(form.constant)
@@ -185,6 +202,18 @@ class Ranges:
         if atom.op == "minimum":
             return [e.linear(o).scale(k) for o in atom.operands]
         return []
+
+
+def _transparent(atom: Value) -> Value:
+    """What an atom is on finite reals: the operand of a detach, or of a clamp to the format's limits."""
+    while True:
+        if atom.op == "detach":
+            atom = atom.operands[0]
+            continue
+        clamped = [o for o in atom.operands if _is_limit(o)] if atom.op in ("maximum", "minimum") else []
+        if len(clamped) != 1:
+            return atom
+        atom = next(o for o in atom.operands if o is not clamped[0])
 
 
 def _is_limit(value: Value) -> bool:
@@ -374,8 +403,24 @@ def _r_minimum(_: Ranges, v: Value, r: list[Range]) -> Range:
 
 
 def _r_where(_: Ranges, v: Value, r: list[Range]) -> Range:
-    a, b = r[1], r[2]
+    condition, x, y = v.operands
+    a, b = _where_it_holds(condition, x, r[1], True), _where_it_holds(condition, y, r[2], False)
     return Range(min(a.lo, b.lo), max(a.hi, b.hi), a.big or b.big, a.tiny or b.tiny)
+
+
+def _where_it_holds(condition: Value, branch: Value, r: Range, holds: bool) -> Range:
+    """The range of a branch that the condition compares with a number: x in where(x > c, x, …) is above c."""
+    if condition.op not in ("gt", "ge", "lt", "le"):
+        return r
+    compared, c = condition.operands[0], number_of(condition.operands[1])
+    if c is None:
+        return r
+    above = (condition.op in ("gt", "ge")) == holds
+    if compared is branch:
+        return replace(r, lo=max(r.lo, float(c))) if above else replace(r, hi=min(r.hi, float(c)))
+    if compared.op == "abs" and compared.operands[0] is branch and not above:
+        return replace(r, lo=max(r.lo, -float(c)), hi=min(r.hi, float(c)))
+    return r
 
 
 def _r_sum(_: Ranges, v: Value, r: list[Range]) -> Range:

@@ -585,6 +585,9 @@ def _weighted_sum(e: Engine, v: Value, reading: Scaled, scale: Fraction) -> Scal
     """Σ c·exp(s) = (Σ c·softmax(s))·exp(lse s), for weights c of any sign."""
     source = v.operands[0]
     varying, fixed = e.algebra.pull(reading.exponent, v.axes, source.type.rank)
+    if _is_shifted(varying.single):
+        e.settle(v)
+        return None
     total = e.algebra.lse(varying, v.axes, source.shape)
     if total is None or len(v.axes) != 1:
         return None
@@ -601,6 +604,14 @@ def _weighted_sum(e: Engine, v: Value, reading: Scaled, scale: Fraction) -> Scal
     if varying.terms:
         e.weigh(coefficient, WeightedSum(reading.coefficient, varying, v, scale))
     return Scaled(coefficient, _drop_axes(e, fixed + total, v))
+
+
+def _is_shifted(atom: Value | None) -> bool:
+    """min(s − M, T) with a detached maximum M: the exponent of a weighted sum that was shifted already."""
+    if atom is None or atom.op != "minimum" or number_of(atom.operands[1]) is None:
+        return False
+    difference = atom.operands[0]
+    return difference.op == "sub" and difference.operands[1].op == "detach"
 
 
 def _sc_prod(e: Engine, v: Value) -> Scaled | None:

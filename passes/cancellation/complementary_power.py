@@ -67,7 +67,7 @@ def _by_expm1(ctx: Context, power: Value, n: Fraction) -> Value:
     else:
         logarithm = b.make("log", b.apply("where", near, base, 1.0))
     cancelling = b.neg(b.make("expm1", ctx.engine.algebra.times(logarithm, n)))
-    return b.make("where", near, cancelling, b.apply("sub", 1.0, power))
+    return b.make("where", near, cancelling, b.apply("sub", 1.0, b.apply("where", near, 0.0, power)))
 
 
 def _geometric(ctx: Context, p: Value, q: Value, n: int) -> Value:

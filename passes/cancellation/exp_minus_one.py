@@ -27,6 +27,7 @@ Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., §1.14.1.
 from __future__ import annotations
 
 from stabilize.graph.value import Value
+from stabilize.passes.cancellation.shapes import one_plus
 from stabilize.passes.rule import Context, Proposal, Rule
 from stabilize.passes.scaled import number_of
 
@@ -34,13 +35,25 @@ from stabilize.passes.scaled import number_of
 def match(ctx: Context, value: Value) -> Proposal | None:
     found = difference(value)
     if found is None:
-        return None
+        return _power(ctx, value)
     exponent, sign = found
     bounds = ctx.ranges.of(exponent)
     if bounds.lo > 1 or bounds.hi < -1:
         return None
     new = ctx.builder.make("expm1", exponent)
     return RULE.proposal(value, ctx.emitter.finish(new if sign > 0 else ctx.builder.neg(new), value))
+
+
+def _power(ctx: Context, value: Value) -> Proposal | None:
+    """1 − pᵠ of a probability p whose logarithm is known: −expm1(q·log p)."""
+    found = one_plus(value)
+    if found is None or found[1] > 0 or found[0].op != "pow":
+        return None
+    reading = ctx.engine.scaled(found[0])
+    if reading.trivial or reading.number != 1:
+        return None
+    exponent = ctx.emitter.build(reading.exponent, ctx.emitter.carrier(value, reading.exponent))
+    return RULE.proposal(value, ctx.emitter.finish(ctx.builder.neg(ctx.builder.make("expm1", exponent)), value))
 
 
 def difference(value: Value) -> tuple[Value, int] | None:

@@ -43,6 +43,9 @@ def match(ctx: Context, value: Value) -> Proposal | None:
         return None
     larger, smaller = found
     gap = smaller - larger
+    lo, hi = ctx.ranges.bounds(gap)
+    if hi <= -0.5 if value.op == "log1p" else lo >= -1.0 and _is_expm1(value):
+        return None  # the form that is accurate there
     carrier = ctx.emitter.carrier(value, larger + smaller)
     new = log1mexp(ctx, ctx.emitter.operand(gap, carrier))
     if not larger.is_zero:
@@ -61,7 +64,7 @@ def _exponents(ctx: Context, value: Value) -> tuple[Linear, Linear] | None:
     if inside.op == "expm1":
         return ctx.engine.linear(inside.operands[0]), Linear()
     if inside.op == "neg" and inside.operands[0].op == "expm1":
-        return None if _is_emitted(value) else (Linear(), ctx.engine.linear(inside.operands[0].operands[0]))
+        return Linear(), ctx.engine.linear(inside.operands[0].operands[0])
     found = one_plus(inside)
     if found is not None and found[1] < 0:
         b = _exponent(ctx, found[0])
@@ -83,9 +86,9 @@ def _exponent(ctx: Context, value: Value) -> Linear | None:
     return None if fused else reading.exponent
 
 
-def _is_emitted(value: Value) -> bool:
-    """log(−expm1(where(…))): the near branch of this very repair."""
-    return value.operands[0].operands[0].operands[0].op == "where"
+def _is_expm1(value: Value) -> bool:
+    inside = value.operands[0]
+    return inside.op == "neg" and inside.operands[0].op == "expm1"
 
 
 def log1mexp(ctx: Context, x: Value) -> Value:

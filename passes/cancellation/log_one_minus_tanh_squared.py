@@ -47,6 +47,9 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     root = square_of(inner)
     if root is None or root.op != "tanh":
         return None
+    bounds = ctx.ranges.of(root.operands[0])
+    if value.op == "log1p" and bounds.lo >= -1 and bounds.hi <= 1:
+        return None  # accurate as it is
     u = ctx.builder.cast(root.operands[0], "float64" if value.dtype == "float64" else "float32")
     return RULE.proposal(value, ctx.emitter.finish(_log_sech_squared(ctx, u), value))
 
