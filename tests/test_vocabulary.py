@@ -7,7 +7,7 @@ Whether a frontend reads a primitive is measured: it is written by that frontend
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 
 import pytest
@@ -173,8 +173,14 @@ def test_each_primitive_has_its_interpretations() -> None:
 
 
 def test_no_table_interprets_what_is_not_in_the_vocabulary() -> None:
-    tables = {"scaled": SCALED, "linear": LINEAR, "interval": RANGE, "execute": EXECUTE, "oracle": ORACLE}
-    tables |= {"fx emission": EMIT, "onnx emission": ROWS}
+    tables: dict[str, Mapping[str, object]] = {
+        "scaled": SCALED,
+        "linear": LINEAR,
+        "interval": RANGE,
+        "execute": EXECUTE,
+        "oracle": ORACLE,
+    }
+    tables |= {"execute": EXECUTE, "oracle": ORACLE, "fx emission": EMIT, "onnx emission": ROWS}
     unknown = _table({name: set(table) - set(VOCABULARY) for name, table in tables.items()})
     assert not unknown, f"not primitives:{unknown}"
 
