@@ -30,7 +30,7 @@ from stabilize.verify.execute import execute, torch_dtype
 from stabilize.verify.oracle import evaluate_cone
 from stabilize.verify.running import Scales, analyse
 from tests.frontends.onnx_support import program, run
-from tests.strategies import STABLE_STEPS, graphs, rebuild
+from tests.strategies import NAIVE_STEPS, STABLE_STEPS, graphs, rebuild
 
 #: Longest sum that the drawn graphs hold (a concatenation of a few axes of size 4).
 LONGEST: Final = 16
@@ -101,6 +101,12 @@ def on_its_own(outputs: Sequence[Value]) -> View:
 
 def inputs_of(outputs: Sequence[Value]) -> list[Value]:
     return [v for v in cone(outputs) if v.op == "input"]
+
+
+def is_continuous(view: View) -> bool:
+    """Whether no comparison decides by a computed value, which may be off by a rounding on the wrong side."""
+    deciding = [v for v in cone(view.outputs) if v.op in ("gt", "le", "ne", "sign")]
+    return all(v.operands[0].op in ("input", "constant") for v in deciding)
 
 
 # --- truth ------------------------------------------------------------------------------------------------------
@@ -212,7 +218,7 @@ def test_stable_graphs_are_left_alone(text: str) -> None:
 def test_accepted_rewrites_are_right(text: str, spread: str, seed: int) -> None:
     view = parse(text)
     outputs, replaced = rewritten(view, certified)
-    assume(replaced)
+    assume(replaced and is_continuous(view))
     leaves = drawn(inputs_of(view.outputs), spread, seed)
     before, after = execute(view.outputs, leaves), execute(outputs, leaves)
     assert_no_harm(view.outputs, before, after, leaves, show(outputs))
@@ -241,7 +247,8 @@ def test_the_maximum_of_no_elements_breaks_nothing() -> None:
 
 @pytest.mark.xfail(strict=True, raises=AssertionError)
 def test_no_rewrite_uncovers_another() -> None:
-    outputs, replaced = rewritten(parse(UNCOVERED), certified)
+    outputs, _ = rewritten(parse(UNCOVERED), certified)
+    assert not rewritten(on_its_own(outputs), certified)[1]
 
 
 # --- whole models ---------------------------------------------------------------------------------------------------
@@ -260,10 +267,10 @@ class Twin(nn.Module):
 
 
 @examples(25)
-@given(text=graphs(shapes=((3, 4),), most=4), seed=st.integers(0, 999))
+@given(text=graphs(NAIVE_STEPS, shapes=((3, 4),), most=4), seed=st.integers(0, 999))
 def test_torch_modules_end_to_end(text: str, seed: int) -> None:
     view = parse(text)
-    assume(all(v.op != "input" for v in view.outputs) and inputs_of(view.outputs))
+    assume(inputs_of(view.outputs) and is_continuous(view))
     module, leaves = Twin(view), drawn(inputs_of(view.outputs), "benign", seed)
     tensors = tuple(leaves.values())
     fixed, report = stabilize.optimize(module, tensors, return_report=True)
@@ -275,12 +282,13 @@ def test_torch_modules_end_to_end(text: str, seed: int) -> None:
     assert not again.rewrites, f"{report}\nand then {again}"
 
 
-@examples(25)
-@given(text=graphs(dtypes=("float32",), shapes=((3, 4),), most=4), seed=st.integers(0, 999))
+@examples(40)
+@given(text=graphs(NAIVE_STEPS, dtypes=("float32",), shapes=((3, 4),), most=4), seed=st.integers(0, 999))
 def test_onnx_models_end_to_end(text: str, seed: int) -> None:
-    output = parse(text).outputs[-1]
+    view = parse(text)
+    output = view.outputs[-1]
     leaves = drawn(inputs_of([output]), "benign", seed)
-    assume(output.op != "input" and leaves)
+    assume(output.op != "input" and leaves and is_continuous(view))
     names = {leaf: f"in_{leaf.attr('name')}" for leaf in leaves}
 
     def function(builder: Builder, *inputs: Value) -> Value:
