@@ -223,6 +223,9 @@ class Algebra:
                     return atom if flat else b.make("slice", atom, **dict(view.attrs))
                 case "gather":
                     return self._gather_atom(atom, shape, view)
+                case "reshape" if self._reduces_last(atom, shape, view):
+                    moved = b.make("reshape", atom.operands[0], shape=view.shape)
+                    return b.reduce(atom.op, moved, (view.type.rank - 1,))
                 case "reshape":
                     target = reshaped(atom.shape, tuple(shape), view.shape)
                     return None if target is None else b.make("reshape", atom, shape=target)
@@ -230,6 +233,16 @@ class Algebra:
                     return None
         except ShapeError:
             return None
+
+    def _reduces_last(self, atom: Value, shape: Sequence[Dim], view: Value) -> bool:
+        """A reduction of the last axis, which the reshape keeps: it then reduces the reshaped operand."""
+        return (
+            atom.op in ("logsumexp", "max")
+            and atom.axes == (len(shape) - 1,)
+            and atom.operands[0].shape == tuple(shape)
+            and view.type.rank > 0
+            and view.shape[-1] == shape[-1]
+        )
 
     def _gather_atom(self, atom: Value, shape: Sequence[Dim], view: Value) -> Value | None:
         (axis,) = view.axes

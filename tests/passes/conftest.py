@@ -14,7 +14,7 @@ from stabilize.passes.rule import Options, Proposal
 INPUTS = (
     "x: float32[4, 5], z: float32[4, 5], w: float32[4, 5], y: int64[4], a: float32[5], b: float32[5], "
     "c: float32[5], h: float16[4, 5], q: float32[2, 3, 4], k: float32[2, 6, 4], v: float32[2, 6, 7], "
-    "s: float32[5, 5], n: float32[m, 5]"
+    "s: float32[5, 5], n: float32[m, 5], j: int64[2, 3]"
 )
 
 

@@ -159,3 +159,13 @@ def test_a_mean_over_a_symbolic_axis_is_shifted(rewrite):
     after = rewrite("return log(mean(exp(n), axes=(0,), keepdim=False))").after()
     assert "mean(exp(sub(n," in after
     assert "logsumexp" not in after
+
+
+def test_rows_of_a_flattened_batch_are_rows(rewrite):
+    """The loss of a language model: probabilities of batch × time, flattened, picked by flat targets."""
+    after = rewrite(
+        "e = exp(q)\np = reshape(div(e, sum(e, axes=(2,), keepdim=True)), shape=(6, 4))\n"
+        "i = unsqueeze(reshape(j, shape=(6,)), axes=(1,))\n"
+        "return neg(mean(log(squeeze(gather(p, i, axis=1), axes=(1,))), axes=(0,), keepdim=False))"
+    ).after()
+    assert "cross_entropy(reshape(q, shape=(6, 4)), reshape(j, shape=(6,)), reduction='mean'" in after
