@@ -358,7 +358,7 @@ def _r_div(_: Ranges, v: Value, r: list[Range]) -> Range:
 def _quotient(x: float, y: float) -> float:
     if y == INF:
         return 0.0
-    return x / y
+    return x / y if y else INF  # the interval of an empty sum is empty
 
 
 def _r_sigmoid(_: Ranges, v: Value, r: list[Range]) -> Range:

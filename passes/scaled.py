@@ -20,7 +20,7 @@ from typing import TypeAlias, cast, final
 from stabilize.formats import FORMATS, is_float
 from stabilize.graph.build import Builder, constant_of, element_count
 from stabilize.graph.value import Value
-from stabilize.passes.algebra import Algebra
+from stabilize.passes.algebra import Algebra, wider
 from stabilize.passes.linear import Linear
 
 _MAX_TERMS = 12  # a longer sum (a residual stream) is an atom: keeps reading linear in the graph
@@ -496,7 +496,9 @@ def _two_terms(e: Engine, v: Value, sign: Fraction) -> Scaled | None:
         op = "add" if sign > 0 else "sub"
         if ka is not None and kb is not None:
             return Scaled(e.builder.constant(float(ka + sign * kb), v.dtype), a.exponent)
-        return Scaled(e.builder.apply(op, a.coefficient, b.coefficient), a.exponent)
+        wide = wider([a.coefficient.dtype, b.coefficient.dtype])
+        parts = (e.builder.cast(c, wide) for c in (a.coefficient, b.coefficient))
+        return Scaled(e.builder.make(op, *parts), a.exponent)
     if ka is None or kb is None:
         return None
     kb *= sign
