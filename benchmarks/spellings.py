@@ -78,7 +78,7 @@ def table(scores: dict[str, dict[str, Score]], dtypes: Sequence[str]) -> Iterato
     yield f"| tool | {' | '.join(dtypes)} |"
     yield "|---|" + "---:|" * len(dtypes)
     for name, row in scores.items():
-        yield f"| {name} | {' | '.join(str(row[d]) for d in dtypes)} |"
+        yield f"| {name} | {' | '.join(str(row.get(d, '')) for d in dtypes)} |"
 
 
 def main() -> int:
@@ -90,7 +90,7 @@ def main() -> int:
     parser.add_argument("--dtypes", default=",".join(DTYPES))
     parser.add_argument("--only", default="", help="spellings whose name contains this")
     parser.add_argument("--json", type=Path, help="write the scores to this file")
-    parser.add_argument("--reuse", type=Path, help="scores of an earlier --json, for the tools that are not run now")
+    parser.add_argument("--reuse", type=Path, help="an earlier --json: what it holds is not measured again")
     parser.add_argument("--verbose", action="store_true", help="print what each tool leaves broken")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -98,16 +98,18 @@ def main() -> int:
     dtypes = options.dtypes.split(",")
     scores = _earlier(options.reuse, len(entries)) if options.reuse else {}
     for tool in _chosen(options.tools, options.inductor):
-        scores[tool.name] = {dtype: measure(tool, entries, dtype) for dtype in dtypes}
-        spent = sum(s.seconds for s in scores[tool.name].values())
-        print(f"{tool.name}: {spent:.0f} s", file=sys.stderr)
+        row = scores.setdefault(tool.name, {})
+        for dtype in dtypes:
+            if dtype not in row:
+                row[dtype] = measure(tool, entries, dtype)
+                _save(options.json, scores, len(entries))
+        print(f"{tool.name}: {sum(s.seconds for s in row.values()):.0f} s", file=sys.stderr)
         if options.verbose:
-            _explain(scores[tool.name])
+            _explain(row)
     scores = {tool.name: scores[tool.name] for tool in TOOLS if tool.name in scores}
     print(f"{len(entries)} spellings; {', '.join(f'{k} {v}' for k, v in versions().items())}\n")
     print("\n".join(table(scores, dtypes)))
-    if options.json:
-        options.json.write_text(json.dumps(_document(scores, len(entries)), indent=1) + "\n")
+    _save(options.json, scores, len(entries))
     return 0
 
 
@@ -128,7 +130,7 @@ def _chosen(names: str | None, inductor: bool) -> Iterator[Tool]:
 def _earlier(path: Path, size: int) -> dict[str, dict[str, Score]]:
     document = json.loads(path.read_text())
     if (document["spellings"], document["versions"]) != (size, versions()):
-        raise SystemExit(f"{path}: of another panel or other versions; measure again")
+        raise SystemExit(f"{path} is of another panel or of other versions: measure again")
     return {tool: {dtype: Score(**score) for dtype, score in row.items()} for tool, row in document["scores"].items()}
 
 
@@ -138,9 +140,12 @@ def _explain(row: dict[str, Score]) -> None:
             print(f"  {dtype} {name}: {reason}", file=sys.stderr)
 
 
-def _document(scores: dict[str, dict[str, Score]], size: int) -> dict[str, object]:
-    rows = {tool: {dtype: vars(score) for dtype, score in row.items()} for tool, row in scores.items()}
-    return {"schema_version": 1, "spellings": size, "versions": versions(), "scores": rows}
+def _save(path: Path | None, scores: dict[str, dict[str, Score]], size: int) -> None:
+    """Write what has been measured so far: an interrupted run is continued with --reuse."""
+    if path is not None:
+        rows = {tool: {dtype: vars(score) for dtype, score in row.items()} for tool, row in scores.items()}
+        document = {"schema_version": 1, "spellings": size, "versions": versions(), "scores": rows}
+        path.write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":
