@@ -11,7 +11,7 @@ whole sum. Half-precision sites compute in float32 and round once, unless a sing
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import final
@@ -61,12 +61,16 @@ class Split:
 
 @final
 class Emitter:
-    """Turns normal forms into values. `host_size`: values with a smaller index belong to the host."""
+    """Turns normal forms into values.
 
-    def __init__(self, engine: Engine, host_size: int) -> None:
+    host_size: values with a smaller index belong to the host. coarse: sigmoids of the host that lose their tail.
+    """
+
+    def __init__(self, engine: Engine, host_size: int, coarse: Collection[Value] = ()) -> None:
         self.engine = engine
         self.builder = engine.builder
         self.host_size = host_size
+        self.coarse = frozenset(coarse)
 
     # --- splitting --------------------------------------------------------------------------------------------------
 
@@ -345,7 +349,10 @@ class Emitter:
         if term.kind == "log_softmax":
             value = self._softmax(term, dtype)
         elif term.kind == "log_sigmoid":
-            value = self.builder.make("sigmoid", self.operand(term.form, dtype))
+            argument = self.operand(term.form, dtype)
+            value = self.builder.make("sigmoid", argument)
+            if value in self.coarse:
+                value = self.builder.make("exp", self.builder.make("log_sigmoid", argument))
         else:
             assert term.mixture is not None
             value = self._mixtures(dtype).ratio(term.form, term.mixture)

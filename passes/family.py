@@ -73,7 +73,9 @@ def _linear_sink(ctx: Context, value: Value) -> Value | None:
 
 
 def _rounds_twice(ctx: Context, value: Value) -> bool:
-    """x·p in half precision with a broken p: a p that underflows there would take the product with it."""
+    """x·p in half precision with a broken p, which would take the product with it; σ·(1 − σ) with a coarse σ."""
+    if any(o in ctx.emitter.coarse for o in value.operands):
+        return any(o.op == "sub" and not ctx.engine.scaled(o).trivial for o in value.operands)
     narrow = FORMATS[value.dtype].precision < 24
     return narrow and any(ctx.broken(o) and o.op != "sigmoid" for o in value.operands)
 

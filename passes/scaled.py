@@ -490,6 +490,8 @@ def _sc_sub(e: Engine, v: Value) -> Scaled | None:
 def _two_terms(e: Engine, v: Value, sign: Fraction) -> Scaled | None:
     a, b = (e.scaled(o) for o in v.operands)
     ka, kb = a.number, b.number
+    if kb == 0 and b.trivial:  # an ε that the format rounded to 0
+        return None if a.trivial else a
     if a.trivial and b.trivial:
         return _sech_squared(e, v) if ka == 1 and sign < 0 else None
     if a.exponent == b.exponent:

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from stabilize.graph.value import Value
 from stabilize.passes.cancellation.shapes import one_plus
+from stabilize.passes.linear import Linear
 from stabilize.passes.rule import Context, Proposal, Rule
 
 _OTHER = {"erf": "erfc", "erfc": "erf"}
@@ -38,7 +39,9 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     if found is None or found[1] > 0 or found[0].op not in _OTHER:
         return None
     inner = found[0]
-    return RULE.proposal(value, ctx.emitter.finish(ctx.builder.make(_OTHER[inner.op], inner.operands[0]), value))
+    # in float32 at least: PyTorch's half-precision erf is 0 below 1e-7
+    wide = ctx.builder.cast(inner.operands[0], ctx.emitter.carrier(value, Linear.of(inner.operands[0])))
+    return RULE.proposal(value, ctx.emitter.finish(ctx.builder.make(_OTHER[inner.op], wide), value))
 
 
 RULE = Rule("STB219", "complement-of-erf", frozenset({"sub", "add"}), match, __doc__, "warning")

@@ -2,7 +2,7 @@
 
 Three kinds: one operator; an expansion in other primitives (accurate forms of functions that ONNX lacks, see
 `onnx_expand`); or a few operators. Half-precision transcendentals are computed in float32: an ONNX runtime that has
-no float16 kernel inlines the operator's function body instead, and those of Softplus and ReduceLogSumExp overflow.
+no float16 kernel inlines the operator's function body instead, and that of Softplus overflows.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _log_softmax(e: Emitter, v: Value) -> Ref:
 
 
 def _expanded(e: Emitter, v: Value) -> Ref:
-    return e.value(EXPANSIONS[v.op].build(e.builder, *v.operands))
+    return e.value(EXPANSIONS[v.op].build(e.builder, *v.operands, **dict(v.attrs)))
 
 
 def _softplus(e: Emitter, v: Value) -> Ref:
@@ -336,7 +336,7 @@ ROWS: dict[str, Emit] = {
             ("mean", "ReduceMean"), ("prod", "ReduceProd"), ("max", "ReduceMax"), ("min", "ReduceMin"),
         )
     },
-    "logsumexp": partial(_no_axes, partial(_wide, partial(_reduce, "ReduceLogSumExp", 18))),
+    "logsumexp": partial(_no_axes, partial(_wide, _expanded)),
     "any": _rule(partial(_truth, "max")),
     "all": _rule(partial(_truth, "min")),
     "argmax": _argmax,

@@ -250,8 +250,9 @@ def test_xlogy_at_zero(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("axes", [(0,), (1,), (0, 1), ()])
 def test_logsumexp_is_shifted(axes: tuple[int, ...], dtype: str) -> None:
-    """In float16 too, where ONNX Runtime inlines the operator's naive function body."""
-    x = np.asarray([[800, 801, -3000], [-INF, -INF, -INF], [-900, -901, -902], [5, INF, 0]]).astype(numpy_dtype(dtype))
+    """Also where ONNX Runtime's ReduceLogSumExp is not: in float16, and in rows that start with −inf."""
+    rows = [[800, 801, -3000], [-INF, -INF, -INF], [-900, -901, -902], [5, INF, 0], [-INF, -INF, -800]]
+    x = np.asarray(rows).astype(numpy_dtype(dtype))
     make: Make = lambda b, v: b.reduce("logsumexp", v, axes, False)  # noqa: E731
     (y,) = run(program(make, {"x": f(x.shape, dtype)}, 18), {"x": x})
     wide = torch.from_numpy(x.astype(np.float64))
@@ -284,6 +285,14 @@ def test_expansions_read_back_as_the_primitive(op: str, dtype: str) -> None:
     types = {f"x{i}": f(MATRIX, dtype) for i in range(count)}
     patched = program(lambda b, *v: b.make(op, *v), types, 18)
     assert open_onnx(patched).view.outputs[0].op == op
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("keepdim", [True, False])
+def test_logsumexp_reads_back(keepdim: bool, dtype: str) -> None:
+    patched = program(lambda b, x: b.reduce("logsumexp", x, [1], keepdim), {"x": f(MATRIX, dtype)}, 18)
+    found = open_onnx(patched).view.outputs[0]
+    assert "logsumexp" in (found.op, found.operands[0].op)
 
 
 def test_bfloat16_forms_read_back_too() -> None:

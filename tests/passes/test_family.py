@@ -13,6 +13,7 @@ AFTER = {
     "e = exp(x)\nreturn mul(e, div(1.0, sum(e, axes=(1,), keepdim=True)))": "softmax(x, axis=1)",
     "e = exp(x)\nreturn mul(e, pow(sum(e, axes=(1,), keepdim=True), -1.0))": "softmax(x, axis=1)",
     "e = exp(x)\nreturn div(e, unsqueeze(sum(e, axes=(1,), keepdim=False), axes=(1,)))": "softmax(x, axis=1)",
+    "e = exp(x)\nreturn div(e, add(sum(e, axes=(1,), keepdim=True), 0.0))": "softmax(x, axis=1)",
     "e = exp(div(x, 0.7))\nreturn div(e, sum(e, axes=(1,), keepdim=True))": "softmax(div(x, 0.7), axis=1)",
     "e = exp(sub(x, 5.0))\nreturn div(e, sum(e, axes=(1,), keepdim=True))": "softmax(x, axis=1)",
     "e = exp(sub(x, mean(x, axes=(1,), keepdim=True)))\nreturn div(e, sum(e, axes=(1,), keepdim=True))":
