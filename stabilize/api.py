@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from stabilize.errors import ModelError, UsageError
 from stabilize.graph.host import Host
-from stabilize.graph.view import Replacement
 from stabilize.pipeline import Progress, Request, run
 from stabilize.report import Report
 
 if TYPE_CHECKING:
     import torch
 
+    from stabilize.frontends.fx_module import Rewrite
     from stabilize.verify.certificate import Certificate
 
 _M = TypeVar("_M")
@@ -95,9 +95,9 @@ def optimize(
     name = _name(model)
     if example_inputs is None and _is_plain_module(model):
         return _optimize_lazily(model, request, name, dynamic_shapes, return_report)
-    host = open_host(model, example_inputs, dynamic_shapes)
-    replacements, report = run(host, request, name, progress)
-    fixed = _patched(host, replacements, request, name)
+    host = open_host(model, example_inputs, dynamic_shapes, rewrite=lambda variant: run(variant, request, name)[0])
+    rewritten, report = run(host, request, name, progress)
+    fixed = rewritten.model()
     return (fixed, report) if return_report else fixed
 
 
@@ -134,16 +134,6 @@ def _is_path(model: object) -> bool:
     return isinstance(model, (str, os.PathLike))
 
 
-def _patched(host: Host, replacements: Sequence[Replacement], request: Request, name: str) -> object:
-    """The patched model; a module captures itself again, and is rewritten again, for other modes, dtypes and shapes."""
-    if host.kind == "fx":
-        from stabilize.frontends.fx_module import ModuleHost
-
-        if isinstance(host, ModuleHost):
-            return host.patched(replacements, rewrite=lambda again: run(again, request, name)[0])
-    return host.patched(replacements)
-
-
 def _optimize_lazily(
     model: Any, request: Request, name: str, dynamic_shapes: object, return_report: bool
 ) -> torch.nn.Module:
@@ -171,8 +161,10 @@ def _check(request: Request) -> None:
             raise UsageError(f"ranges[{name!r}] is {bounds}: give (lowest, highest)")
 
 
-def open_host(model: object, example_inputs: object = None, dynamic_shapes: object = None) -> Host:
-    """Read `model` with the frontend of its kind."""
+def open_host(
+    model: object, example_inputs: object = None, dynamic_shapes: object = None, rewrite: Rewrite | None = None
+) -> Host:
+    """Read `model` with the frontend of its kind. `rewrite`: for what a module captures later."""
     if _is_path(model) or _is_onnx(model):
         from stabilize.frontends.onnx import open_onnx
 
@@ -187,7 +179,7 @@ def open_host(model: object, example_inputs: object = None, dynamic_shapes: obje
     if isinstance(model, torch.fx.GraphModule):
         return open_graph_module(model, example_inputs)
     if isinstance(model, torch.nn.Module):
-        return open_module(model, example_inputs, dynamic_shapes)
+        return open_module(model, example_inputs, dynamic_shapes, rewrite)
     raise ModelError(
         f"cannot read a {type(model).__module__}.{type(model).__qualname__}: pass an nn.Module, GraphModule, "
         "ExportedProgram, onnx.ModelProto, onnx_ir.Model or the path of a .onnx file"

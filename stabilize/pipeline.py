@@ -1,4 +1,4 @@
-"""One run over one host graph: propose, certify, record; the replacements that survive and the report.
+"""One run over one host graph: propose, certify, record, patch, until nothing is left; the host graph and the report.
 
 Nothing here knows a rule or a host: rules propose, the host says what it can express, the certificate judges.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias, final
+from typing import Final, TypeAlias, TypeVar, final
 
 from stabilize.formats import FORMATS
 from stabilize.graph.host import Host
@@ -42,8 +42,35 @@ class Request:
         return self.select is None or any(code.startswith(c) for c in self.select)
 
 
-def run(host: Host, request: Request, model: str, progress: Progress | None = None) -> tuple[list[Replacement], Report]:
-    """Propose, certify and record. The host is read, never changed."""
+#: A rewrite can uncover another one inside what it emitted or around it. Two rounds are rare, three were never seen.
+_MOST_ROUNDS: Final = 4
+
+_Host = TypeVar("_Host", bound=Host)
+
+
+def run(host: _Host, request: Request, model: str, progress: Progress | None = None) -> tuple[_Host, Report]:
+    """`host` with every rewrite that was accepted, itself when there was none, and the report."""
+    report = Report(model)
+    for _ in range(_MOST_ROUNDS):
+        replacements, found = _round(host, request, model, progress)
+        _append(report, found)
+        if not replacements:
+            break
+        host = host.patched(replacements)
+    return host, report
+
+
+def _append(report: Report, later: Report) -> None:
+    """Add what a later round found and changed; what it declined, or could not fix, for the second time is known."""
+    reported = {(f.code, f.node) for f in report.findings}
+    refused = {(d.code, d.node) for d in report.declined}
+    report.findings.extend(f for f in later.findings if f.fixable or (f.code, f.node) not in reported)
+    report.declined.extend(d for d in later.declined if (d.code, d.node) not in refused)
+    report.rewrites.extend(later.rewrites)
+
+
+def _round(host: Host, request: Request, model: str, progress: Progress | None) -> tuple[list[Replacement], Report]:
+    """Propose, certify and record once. The host is read, never changed."""
     ctx = context(host.view, Options(request.form, request.allow, host.kind), dict(request.ranges))
     judge = _Judge(host, ctx, request, Report(model), progress)
     replaced = proposals(host.view, ctx, judge.take)

@@ -122,7 +122,7 @@ def _through_fx(root: Value) -> frozenset[str]:
     host = open_graph_module(fx.GraphModule(nn.Module(), graph))
     bound = host.view.bindings
     (value,) = rebuild(host.view.builder, [root], {v: bound[n] for n, v in leaves.items()})
-    patched = host.patched([Replacement(bound["slot"], value)])
+    patched = host.patched([Replacement(bound["slot"], value)]).model()
     return _operators(open_graph_module(patched).view.outputs[0])
 
 

@@ -2,7 +2,7 @@
 
 host = open_module(model, example_inputs)
 host.view                              # the semantic view
-host.patched([Replacement(old, new)])  # a rewritten model of the same kind
+host.patched([Replacement(old, new)]).model()  # a rewritten model of the same kind
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from stabilize.frontends.fx_module import ModuleHost, Rewrite, rewritten
 
 
 def open_exported(exported: ExportedProgram) -> ExportedHost:
-    """An exported program; `patched` gives a valid ExportedProgram."""
+    """An exported program; its rewritten form is a valid ExportedProgram."""
     return ExportedHost(exported)
 
 
 def open_graph_module(module: fx.GraphModule, example_inputs: object = None) -> GraphModuleHost:
-    """A GraphModule, ATen or torch-level; `patched` gives a GraphModule.
+    """A GraphModule, ATen or torch-level; its rewritten form is a GraphModule.
 
     example_inputs: a tensor, a tuple of arguments, a dict of keywords or a pair (args, kwargs); not needed when
     the placeholders record their shapes. ModelError says so when they are missing.
@@ -31,16 +31,17 @@ def open_graph_module(module: fx.GraphModule, example_inputs: object = None) -> 
 
 
 def open_module(
-    module: nn.Module, example_inputs: object, dynamic_shapes: object = None, kwargs: dict[str, object] | None = None
+    module: nn.Module, example_inputs: object, dynamic_shapes: object = None, rewrite: Rewrite | None = None
 ) -> ModuleHost:
-    """A module, exported now for `example_inputs`; `patched` gives an nn.Module over the same parameters.
+    """A module, exported now for `example_inputs`; its rewritten form is an nn.Module over the same parameters.
 
-    dynamic_shapes: as torch.export.export takes it. ModelError when the module cannot be exported.
+    dynamic_shapes: as torch.export.export takes it. rewrite: for calls of another kind, which are captured when they
+    come. ModelError when the module cannot be exported.
     """
     if example_inputs is None:
         raise ModelError("capturing a module needs example_inputs")
     args, keywords = split_inputs(example_inputs)
-    return ModuleHost(module, args, {**keywords, **(kwargs or {})}, dynamic_shapes)
+    return ModuleHost(module, args, keywords, dynamic_shapes, rewrite)
 
 
 def open_lazily(module: nn.Module, rewrite: Rewrite, dynamic_shapes: object = None) -> nn.Module:

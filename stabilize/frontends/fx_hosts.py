@@ -105,10 +105,14 @@ class ExportedHost(FxHost):
         graph = exported.graph_module.graph
         super().__init__(own_program(graph, _leaves(exported)), {n.name: fake_of(n) for n in graph.nodes})
 
-    def patched(self, replacements: Sequence[Replacement]) -> ExportedProgram:
+    def model(self) -> ExportedProgram:
+        return self.exported
+
+    def patched(self, replacements: Sequence[Replacement]) -> ExportedHost:
         graph = self.patched_graph(replacements)
-        if graph is None:
-            return self.exported
+        return self if graph is None else ExportedHost(self._with_graph(graph))
+
+    def _with_graph(self, graph: fx.Graph) -> ExportedProgram:
         exported = self.exported
         module = fx.GraphModule(exported.graph_module, graph)
         module.meta.update(exported.graph_module.meta)
@@ -182,6 +186,7 @@ class GraphModuleHost(FxHost):
 
     def __init__(self, module: fx.GraphModule, example_inputs: object) -> None:
         self.module = module
+        self._example_inputs = example_inputs
         self._fixed: tuple[tuple[str, int, int], ...] = ()
         if _is_typed_aten(module):
             fakes = {n.name: fake_of(n) for n in module.graph.nodes}
@@ -191,12 +196,15 @@ class GraphModuleHost(FxHost):
         self._fixed = traced.fixed
         super().__init__(traced.program, traced.fakes)
 
-    def patched(self, replacements: Sequence[Replacement]) -> fx.GraphModule:
+    def model(self) -> fx.GraphModule:
+        return self.module
+
+    def patched(self, replacements: Sequence[Replacement]) -> GraphModuleHost:
         graph = self.patched_graph(replacements)
         if graph is None:
-            return self.module
+            return self
         _insist_on_sizes(graph, self._fixed)
-        return share_graph_module(self.module, graph)
+        return GraphModuleHost(share_graph_module(self.module, graph), self._example_inputs)
 
 
 def _is_typed_aten(module: fx.GraphModule) -> bool:

@@ -9,6 +9,7 @@ that capture fails, the call runs the user's own forward, with a warning: right,
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, cast, final
@@ -28,8 +29,8 @@ from stabilize.graph.view import Replacement, View
 VARIANT_LIMIT = 8
 """How many variants of one module are kept (the limit that torch.compile has on recompilations)."""
 
-Rewrite: TypeAlias = "Callable[[ExportedHost], Sequence[Replacement]]"
-"""What to replace in a newly captured variant."""
+Rewrite: TypeAlias = "Callable[[ExportedHost], ExportedHost]"
+"""What is done to a newly captured variant."""
 
 
 def export(
@@ -54,16 +55,22 @@ def _autocast_off() -> torch.autocast:
 
 @final
 class ModuleHost:
-    """A module captured for one call."""
+    """A module captured for one call. `rewrite`: what its rewritten form does to calls of another kind."""
 
     kind = "fx"
 
     def __init__(
-        self, module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], dynamic_shapes: object = None
+        self,
+        module: nn.Module,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        dynamic_shapes: object = None,
+        rewrite: Rewrite | None = None,
     ) -> None:
         self.module = module
         self.dynamic_shapes = dynamic_shapes
-        self.inner = ExportedHost(export(module, args, kwargs, dynamic_shapes))
+        self.rewrite = rewrite
+        self.captured = self.inner = ExportedHost(export(module, args, kwargs, dynamic_shapes))
 
     @property
     def view(self) -> View:
@@ -78,12 +85,16 @@ class ModuleHost:
     def can_emit(self, value: Value) -> str | None:
         return self.inner.can_emit(value)
 
-    def patched(self, replacements: Sequence[Replacement], rewrite: Rewrite | None = None) -> nn.Module:
-        """The module with replacements made, sharing every tensor; the very same module when there are none."""
-        exported = self.inner.patched(replacements)
-        if exported is self.inner.exported:
+    def patched(self, replacements: Sequence[Replacement]) -> ModuleHost:
+        host = copy.copy(self)
+        host.inner = self.inner.patched(replacements)
+        return host
+
+    def model(self) -> nn.Module:
+        """A module that shares every tensor; the very same module when nothing was replaced."""
+        if self.inner is self.captured:
             return self.module
-        return rewritten(self.module, [Variant(exported, self.module)], rewrite, self.dynamic_shapes)
+        return rewritten(self.module, [Variant(self.inner.exported, self.module)], self.rewrite, self.dynamic_shapes)
 
 
 def rewritten(
@@ -152,7 +163,7 @@ class _Capture:
         plain.__dict__.pop("_rewritten")
         try:
             host = self.open(plain, args, kwargs)
-            exported = host.inner.patched(self.rewrite(host.inner))
+            exported = self.rewrite(host.inner).exported
         except ModelError as error:
             self.warn(str(error))
             return None

@@ -40,14 +40,21 @@ def _need_onnx() -> None:
 
 @final
 class OnnxHost:
-    """An ONNX model that has been read; `patched` returns the kind of model that was given, a proto for a path."""
+    """An ONNX model that has been read; `model` returns the kind of model that was given, a proto for a path."""
 
     kind: Literal["onnx"] = "onnx"
 
-    def __init__(self, model: ir.Model, given: onnx.ModelProto | torch.onnx.ONNXProgram | None, name: str) -> None:
-        """`given`: what `model` was read from, when that is what `patched` returns; None for an `ir.Model`."""
+    def __init__(
+        self,
+        model: ir.Model,
+        given: onnx.ModelProto | torch.onnx.ONNXProgram | None,
+        name: str,
+        origins: Sequence[int | None] | None = None,
+    ) -> None:
+        """`given`: what was read, None for an `ir.Model`; `origins`: which of its nodes each node of `model` is."""
         self._model = model
         self._given = given
+        self._origins = range(len(model.graph)) if origins is None else origins
         self.name = name
         imports = model.graph.opset_imports
         self.opset = imports.get("", imports.get("ai.onnx", OLDEST_OPSET))
@@ -78,22 +85,31 @@ class OnnxHost:
 
         return Patcher(self._model.clone(), self.view, self.opset)
 
-    def patched(self, replacements: Sequence[Replacement]) -> onnx.ModelProto | ir.Model | torch.onnx.ONNXProgram:
-        """The model with `replacements` applied; ModelError when one cannot be written in its opset."""
-        import onnx
-        import torch
-
+    def patched(self, replacements: Sequence[Replacement]) -> OnnxHost:
+        """The host with `replacements` applied; ModelError when one cannot be written in its opset."""
         from stabilize.frontends.onnx_patch import Patcher
-        from stabilize.frontends.onnx_proto import transplant
 
+        if not replacements:
+            return self
         model = self._model.clone()
-        originals = list(model.graph)
-        if replacements:
-            Patcher(model, self.view, self.opset).apply(replacements)
+        nodes = list(model.graph)  # held, so that no new node takes the identity of one that is removed
+        origins = dict(zip(map(id, nodes), self._origins, strict=True))
+        Patcher(model, self.view, self.opset).apply(replacements)
+        return OnnxHost(model, self._given, self.name, [origins.get(id(n)) for n in model.graph])
+
+    def model(self) -> onnx.ModelProto | ir.Model | torch.onnx.ONNXProgram:
+        """A model of its own, of the kind that was given."""
+        import onnx
+
+        if isinstance(self._given, onnx.ModelProto):
+            from stabilize.frontends.onnx_proto import transplant
+
+            return transplant(self._given, self._model, self._origins)
+        model = self._model.clone()
         if self._given is None:
             return model
-        if isinstance(self._given, onnx.ModelProto):
-            return transplant(self._given, model, originals)
+        import torch
+
         return torch.onnx.ONNXProgram(model, self._given.exported_program)
 
     def refusal(self, replacement: Replacement) -> str | None:

@@ -9,16 +9,18 @@ import onnx
 import onnx_ir as ir
 
 
-def transplant(source: onnx.ModelProto, model: ir.Model, originals: Sequence[ir.Node]) -> onnx.ModelProto:
+def transplant(source: onnx.ModelProto, model: ir.Model, origins: Sequence[int | None]) -> onnx.ModelProto:
     """A copy of `source` whose main graph has the nodes and initializers of `model`.
 
-    model: a patched reading of `source`; originals: its nodes before the patch, one for each node of `source`.
+    model: a patched reading of `source`; origins: for each of its nodes, which one of `source` it is (None: new).
     """
     result = onnx.ModelProto()
     result.CopyFrom(source)
     graph = result.graph
-    index = {id(node): i for i, node in enumerate(originals)}
-    nodes = [_node(source.graph.node[index[id(n)]], n) if id(n) in index else _new(n) for n in model.graph]
+    nodes = [
+        _new(n) if origin is None else _node(source.graph.node[origin], n)
+        for n, origin in zip(model.graph, origins, strict=True)
+    ]
     if list(nodes) != list(source.graph.node):
         del graph.node[:]
         graph.node.extend(nodes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from stabilize.graph.value import Value
 from stabilize.graph.view import Replacement, View
@@ -25,8 +25,12 @@ class Host(Protocol):
         """The semantic view of the graph."""
         ...
 
-    def patched(self, replacements: Sequence[Replacement]) -> object:
-        """A model of the kind that was given, with `replacements` applied and dead code removed."""
+    def patched(self, replacements: Sequence[Replacement]) -> Self:
+        """The host with `replacements` applied and dead code removed, read again; itself when there are none."""
+        ...
+
+    def model(self) -> object:
+        """The host graph as a model of the kind that was given."""
         ...
 
     def tensor(self, value: Value) -> torch.Tensor | None:

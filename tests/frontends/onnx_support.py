@@ -52,7 +52,7 @@ def program(
     host = open_onnx(helper.make_model(graph, opset_imports=imports, ir_version=ir_version))
     view = host.view
     new = function(view.builder, *(view.bindings[n] for n in types))
-    patched = host.patched([Replacement(view.outputs[0], new)])
+    patched = host.patched([Replacement(view.outputs[0], new)]).model()
     assert isinstance(patched, onnx.ModelProto)
     onnx.checker.check_model(patched, full_check=True)
     return patched

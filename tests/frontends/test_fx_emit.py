@@ -168,7 +168,7 @@ def _emitted(make: Make, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor
     replacement = Replacement(host.view.bindings["slot"], value)
     assert host.refusal(replacement) is None
     assert host.can_emit(value) is None
-    patched = host.patched([replacement])
+    patched = host.patched([replacement]).model()
     patched.graph.lint()
     (expected,) = execute([value], {leaves[n]: t for n, t in data.items()})
     return patched(*data.values(), slot), expected, patched

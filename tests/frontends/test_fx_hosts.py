@@ -50,6 +50,10 @@ def softmaxes(host: Host) -> list[Replacement]:
     return found
 
 
+def rewrite(host: ExportedHost) -> ExportedHost:
+    return host.patched(softmaxes(host))
+
+
 def _targets(graph: fx.Graph) -> list[object]:
     return [n.target for n in graph.nodes if n.op in ("call_function", "call_module", "call_method")]
 
@@ -71,9 +75,9 @@ def test_nothing_replaced_gives_the_same_program() -> None:
     exported = _exported()
     code = exported.graph_module.code
     host = open_exported(exported)
-    assert host.patched([]) is exported
+    assert host.patched([]).model() is exported
     value = host.view.bindings["exp"]
-    assert host.patched([Replacement(value, value)]) is exported
+    assert host.patched([Replacement(value, value)]).model() is exported
     assert exported.graph_module.code == code
 
 
@@ -81,7 +85,7 @@ def test_exported_program_survives_save_and_load() -> None:
     exported = _exported()
     before = exported.graph_module.code
     host = open_exported(exported)
-    patched = host.patched(softmaxes(host))
+    patched = host.patched(softmaxes(host)).model()
     patched.validate()
     assert exported.graph_module.code == before
     file = io.BytesIO()
@@ -101,7 +105,7 @@ def test_exported_program_survives_save_and_load() -> None:
 def test_exported_program_keeps_state_signature_and_metadata() -> None:
     exported = _exported()
     host = open_exported(exported)
-    patched = host.patched(softmaxes(host))
+    patched = host.patched(softmaxes(host)).model()
     assert patched.state_dict["linear.weight"] is exported.state_dict["linear.weight"]
     assert patched.graph_signature.input_specs == exported.graph_signature.input_specs
     outputs = [n.name for n in patched.graph.output_node().args[0]]  # type: ignore[union-attr]
@@ -145,7 +149,7 @@ def test_decomposed_program_with_buffer_mutation() -> None:
 
     exported = torch.export.export(Counter(), (HOT,)).run_decompositions({})
     host = open_exported(exported)
-    patched = host.patched(softmaxes(host))
+    patched = host.patched(softmaxes(host)).model()
     patched.validate()
     module = patched.module()
     torch.testing.assert_close(module(HOT), 2 * torch.softmax(HOT, -1))
@@ -216,7 +220,7 @@ def test_torch_level_graph() -> None:
     code = module.code
     host = open_graph_module(module, (HOT, HOT))
     assert {host.view.bindings[n].op for n in ("truediv", "exp", "relu") if n in host.view.bindings} >= {"exp", "relu"}
-    patched = host.patched(softmaxes(host))
+    patched = host.patched(softmaxes(host)).model()
     assert module.code == code
     assert torch.ops.aten.softmax.int in _targets(patched.graph)
     assert "exp" not in _targets(patched.graph)
@@ -225,7 +229,7 @@ def test_torch_level_graph() -> None:
     x = torch.randn(7, 5)
     torch.testing.assert_close(patched(x, x), model(x, x))  # another batch size than the example's
     assert torch.isfinite(patched(HOT, HOT)).all()
-    assert host.patched([]) is module
+    assert host.patched([]).model() is module
 
 
 @pytest.mark.parametrize(
@@ -260,7 +264,7 @@ def test_a_size_of_one_is_insisted_on() -> None:
     """A graph that was read for one row may not silently be used for two."""
     module = fx.symbolic_trace(Head().eval())
     host = open_graph_module(module, HOT[:1])
-    patched = host.patched(softmaxes(host))
+    patched = host.patched(softmaxes(host)).model()
     _check_head(patched(HOT[:1]), HOT[:1])
     with pytest.raises(AssertionError, match="size 1 in axis 0 of 'x'"):
         patched(HOT)
@@ -286,7 +290,7 @@ def test_dropout_of_a_submodule_is_never_read_through() -> None:
 def test_submodules_of_the_copy_switch_alone() -> None:
     module = fx.symbolic_trace(Head().eval())
     host = open_graph_module(module, HOT)
-    patched = host.patched(softmaxes(host)).train()
+    patched = host.patched(softmaxes(host)).model().train()
     assert patched.drop.training
     assert not module.drop.training
 
@@ -297,7 +301,7 @@ def test_dynamo_graph() -> None:
 
     def backend(module: fx.GraphModule, inputs: list[torch.Tensor], **kwargs: object) -> object:
         host = open_graph_module(module, tuple(inputs))
-        seen.append(host.patched(softmaxes(host)))
+        seen.append(host.patched(softmaxes(host)).model())
         return seen[-1].forward
 
     torch._dynamo.reset()
@@ -326,7 +330,9 @@ def test_gradients_off_in_a_region() -> None:
     assert [o.op for o in product.operands] == ["detach", "input"]
     old = product.operands[0]
     builder = host.view.builder
-    patched = host.patched([Replacement(old, builder.make("detach", builder.make("exp", old.operands[0].operands[0])))])
+    patched = host.patched(
+        [Replacement(old, builder.make("detach", builder.make("exp", old.operands[0].operands[0])))]
+    ).model()
     for run in (function, patched):
         leaf = torch.ones(2, 3, requires_grad=True)
         run(leaf).sum().backward()
@@ -340,7 +346,7 @@ def test_module_shares_parameters_and_trains() -> None:
     model = Head().eval()
     reference = copy.deepcopy(model)
     host = open_module(model, HOT)
-    fixed = host.patched(softmaxes(host))
+    fixed = host.patched(softmaxes(host)).model()
     assert isinstance(fixed, Head)
     assert list(fixed.state_dict()) == list(model.state_dict())
     assert fixed.linear.weight is model.linear.weight
@@ -349,14 +355,14 @@ def test_module_shares_parameters_and_trains() -> None:
     fixed(x)[0][:, 0].sum().backward()
     torch.softmax(reference.linear(x), -1)[:, 0].sum().backward()
     torch.testing.assert_close(model.linear.weight.grad, reference.linear.weight.grad)
-    assert host.patched([]) is model
+    assert host.patched([]).model() is model
 
 
 def test_module_follows_its_modes() -> None:
     """Captured in eval; in train the dropout of the copy is live, that of the original untouched."""
     model = Head().eval()
-    host = open_module(model, HOT)
-    fixed = host.patched(softmaxes(host), rewrite=softmaxes)
+    host = open_module(model, HOT, rewrite=rewrite)
+    fixed = host.patched(softmaxes(host)).model()
     fixed.train()
     assert not model.drop.training
     torch.manual_seed(0)
@@ -370,8 +376,8 @@ def test_module_follows_its_modes() -> None:
 @pytest.mark.parametrize("change", ["half", "bfloat16", "double"])
 def test_module_converts(change: str) -> None:
     model = Head().eval()
-    host = open_module(model, HOT)
-    fixed = getattr(host.patched(softmaxes(host), rewrite=softmaxes), change)()
+    host = open_module(model, HOT, rewrite=rewrite)
+    fixed = getattr(host.patched(softmaxes(host)).model(), change)()
     x = getattr(HOT, change)()
     actual = fixed(x)[0]
     assert actual.dtype == x.dtype
@@ -382,7 +388,7 @@ def test_module_without_a_rewrite_function_falls_back() -> None:
     """Another shape than the captured one runs the module as it was written, and says so once."""
     model = Head().eval()
     host = open_module(model, HOT)
-    fixed = host.patched(softmaxes(host))
+    fixed = host.patched(softmaxes(host)).model()
     x = torch.randn(3, 5)
     with pytest.warns(UserWarning, match="Head runs as written"):
         torch.testing.assert_close(fixed(x), model(x))
@@ -395,11 +401,11 @@ def test_module_captures_a_changing_size_once_more() -> None:
     """The second size makes the axis symbolic; later sizes need no capture."""
     captured: list[ExportedHost] = []
 
-    def rewrite(host: ExportedHost) -> list[Replacement]:
+    def watched(host: ExportedHost) -> ExportedHost:
         captured.append(host)
-        return softmaxes(host)
+        return rewrite(host)
 
-    fixed = open_lazily(Head().eval(), rewrite)
+    fixed = open_lazily(Head().eval(), watched)
     for rows in (2, 3, 4, 17, 2):
         x = HOT[:1].expand(rows, 5)
         _check_head(fixed(x), x)
@@ -416,7 +422,7 @@ def test_conditions_of_a_capture_are_checked() -> None:
             return e / e.sum(-1, keepdim=True)
 
     model = Halves()
-    fixed = open_lazily(model, softmaxes)
+    fixed = open_lazily(model, rewrite)
     for rows in (4, 6, 8, 5, 7, 10):
         x = torch.randn(rows, 3)
         torch.testing.assert_close(fixed(x), model(x))
@@ -428,7 +434,7 @@ def test_module_captures_variants_up_to_a_limit() -> None:
             e = torch.exp(x * scale)
             return e / e.sum(-1, keepdim=True)
 
-    fixed = open_lazily(Scaled(), softmaxes)
+    fixed = open_lazily(Scaled(), rewrite)
     for scale in range(1, 9):
         assert torch.isfinite(fixed(HOT, scale)).all()
     with pytest.warns(UserWarning, match="8 variants"):
@@ -438,13 +444,13 @@ def test_module_captures_variants_up_to_a_limit() -> None:
 def test_module_with_dynamic_shapes_is_captured_once() -> None:
     calls: list[ExportedHost] = []
 
-    def rewrite(host: ExportedHost) -> list[Replacement]:
+    def watched(host: ExportedHost) -> ExportedHost:
         calls.append(host)
-        return softmaxes(host)
+        return rewrite(host)
 
     batch = torch.export.Dim("batch", min=2, max=32)
-    host = open_module(Head().eval(), HOT, dynamic_shapes={"x": {0: batch}})
-    fixed = host.patched(softmaxes(host), rewrite=rewrite)
+    host = open_module(Head().eval(), HOT, dynamic_shapes={"x": {0: batch}}, rewrite=watched)
+    fixed = host.patched(softmaxes(host)).model()
     for rows in (2, 5, 32):
         x = HOT[:1].expand(rows, 5)
         _check_head(fixed(x), x)
@@ -458,8 +464,8 @@ def test_module_with_nested_inputs_and_outputs() -> None:
             return {"p": [e / e.sum(-1, keepdim=True)], "scale": scale}
 
     model = Nested()
-    host = open_module(model, (({"x": HOT},), {"scale": 2.0}))
-    fixed = host.patched(softmaxes(host), rewrite=softmaxes)
+    host = open_module(model, (({"x": HOT},), {"scale": 2.0}), rewrite=rewrite)
+    fixed = host.patched(softmaxes(host)).model()
     for scale in (2.0, 3.0):
         result = fixed({"x": HOT}, scale=scale)
         torch.testing.assert_close(result["p"][0], torch.softmax(HOT * scale, -1))
@@ -479,8 +485,8 @@ def test_batch_norm_statistics_are_the_originals() -> None:
 
     model = Normed().train()
     reference = copy.deepcopy(model)
-    host = open_module(model, HOT)
-    fixed = host.patched(softmaxes(host), rewrite=softmaxes)
+    host = open_module(model, HOT, rewrite=rewrite)
+    fixed = host.patched(softmaxes(host)).model()
     torch.testing.assert_close(fixed(HOT), reference(HOT))
     torch.testing.assert_close(model.norm.running_mean, reference.norm.running_mean)
     assert int(model.norm.num_batches_tracked) == 1
@@ -490,7 +496,7 @@ def test_batch_norm_statistics_are_the_originals() -> None:
 def test_module_copies_and_loads_state() -> None:
     model = Head().eval()
     host = open_module(model, HOT)
-    fixed = host.patched(softmaxes(host))
+    fixed = host.patched(softmaxes(host)).model()
     twin = copy.deepcopy(fixed)
     assert twin.linear.weight is not model.linear.weight
     state = {k: v * 2 for k, v in model.state_dict().items()}
@@ -517,4 +523,4 @@ def test_refusals_are_reasons() -> None:
     assert "type" in (host.refusal(Replacement(exp, builder.cast(exp, "float64"))) or "")
     assert host.can_emit(unknown) is not None
     with pytest.raises(ModelError, match="cannot replace"):
-        host.patched([Replacement(exp, unknown)])
+        host.patched([Replacement(exp, unknown)]).model()

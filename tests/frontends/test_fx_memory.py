@@ -174,7 +174,7 @@ def _softmax_of(view_outputs: tuple[Value, ...], make: Callable[..., Value]) -> 
 
 def test_naive_softmax_in_place_leaves_nothing_behind() -> None:
     host = open_exported(_export(_softmax_in_place, X))
-    patched = host.patched([_softmax_of(host.view.outputs, host.view.builder.make)])
+    patched = host.patched([_softmax_of(host.view.outputs, host.view.builder.make)]).model()
     assert [n.target for n in patched.graph.nodes if n.op == "call_function"] == [torch.ops.aten.softmax.int]
     _same_function(_softmax_in_place, patched.module())
 
@@ -186,7 +186,7 @@ def test_the_effect_on_an_input_is_kept() -> None:
         return x * 2
 
     host = open_exported(_export(function, X))
-    patched = host.patched([_softmax_of(host.view.outputs, host.view.builder.make)])
+    patched = host.patched([_softmax_of(host.view.outputs, host.view.builder.make)]).model()
     assert torch.ops.aten.copy_.default in [n.target for n in patched.graph.nodes]
     _same_function(function, patched.module())
 
@@ -201,7 +201,7 @@ def test_a_later_write_gets_memory_of_its_own() -> None:
         return p, q
 
     host = open_exported(_export(function, X))
-    patched = host.patched([_softmax_of(host.view.outputs, host.view.builder.make)])
+    patched = host.patched([_softmax_of(host.view.outputs, host.view.builder.make)]).model()
     _same_function(function, patched.module())
 
 
@@ -213,7 +213,7 @@ def test_a_view_kept_from_before_the_write_keeps_the_write() -> None:
         return e * 1, row
 
     host = open_exported(_export(function, X))
-    patched = host.patched([_softmax_of(host.view.outputs, host.view.builder.make)])
+    patched = host.patched([_softmax_of(host.view.outputs, host.view.builder.make)]).model()
     _same_function(function, patched.module())
 
 
@@ -300,7 +300,7 @@ def test_random_programs_over_shared_memory(steps: list[_Step], choice: list[int
             old = candidates[index % len(candidates)]
             replacements[old] = Replacement(old, _rewritten(view.builder.make, old, negate))
     possible = [r for r in replacements.values() if host.refusal(r) is None]
-    _same_function(function, host.patched(possible).module())
+    _same_function(function, host.patched(possible).model().module())
 
 
 def _rewritten(make: Callable[..., Value], old: Value, negate: bool) -> Value:
@@ -319,7 +319,7 @@ def test_the_same_programs_at_torch_level() -> None:
         return e, y
 
     host = open_graph_module(_traced(function), (X,))
-    patched = host.patched([_softmax_of(host.view.outputs, host.view.builder.make)])
+    patched = host.patched([_softmax_of(host.view.outputs, host.view.builder.make)]).model()
     assert not any(n.target == "div_" for n in patched.graph.nodes)
     _same_function(function, patched)
 

@@ -94,7 +94,7 @@ def test_patched_export_keeps_its_metadata_and_sources() -> None:
     assert view.sources["linear"].module == "linear"
     assert str(view.sources["linear"].file).endswith("linear.py")
     assert str(view.sources["div"].file).endswith("test_onnx_export.py")
-    patched = host.patched([Replacement(old, view.builder.make("softmax", scores, axis=1))])
+    patched = host.patched([Replacement(old, view.builder.make("softmax", scores, axis=1))]).model()
     assert isinstance(patched, onnx.ModelProto)
     onnx.checker.check_model(patched, full_check=True)
     assert op_types(patched)[-2:] == ["Gemm", "Softmax"]
@@ -115,7 +115,7 @@ def test_a_program_gives_a_program() -> None:
     host = open_onnx(program)
     (old,) = host.view.outputs
     scores = next(v for v in cone([old]) if v.op == "exp").operands[0]
-    patched = host.patched([Replacement(old, host.view.builder.make("softmax", scores, axis=1))])
+    patched = host.patched([Replacement(old, host.view.builder.make("softmax", scores, axis=1))]).model()
     assert isinstance(patched, torch.onnx.ONNXProgram)
     (after,) = patched(x, y)
     assert torch.isfinite(after).all()
@@ -127,7 +127,7 @@ def test_the_program_itself_as_an_ir_model() -> None:
     host = open_onnx(program.model)
     (old,) = host.view.outputs
     scores: Value = next(v for v in cone([old]) if v.op == "exp").operands[0]
-    patched = host.patched([Replacement(old, host.view.builder.make("softmax", scores, axis=1))])
+    patched = host.patched([Replacement(old, host.view.builder.make("softmax", scores, axis=1))]).model()
     assert isinstance(patched, ir.Model)
     weight = host.tensor(host.view.bindings["linear.weight"])
     assert weight is not None

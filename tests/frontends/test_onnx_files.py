@@ -39,7 +39,7 @@ def with_external_data(folder: Path, location: str = "weights.bin") -> Path:
 def test_a_path_gives_a_proto_that_still_refers_to_its_data(tmp_path: Path) -> None:
     path = with_external_data(tmp_path)
     host = open_onnx(path)
-    patched = host.patched([Replacement(host.view.bindings["y"], host.view.bindings["h"])])
+    patched = host.patched([Replacement(host.view.bindings["y"], host.view.bindings["h"])]).model()
     assert isinstance(patched, onnx.ModelProto)
     assert patched.graph.initializer[0].data_location == onnx.TensorProto.EXTERNAL
     assert not patched.graph.initializer[0].raw_data
@@ -79,7 +79,7 @@ def test_large_external_data_is_not_loaded(tmp_path: Path) -> None:
     onnx.save_model(proto, str(path))
     host = open_onnx(path)
     assert host.view.bindings["w"].shape == (4, 2**28)
-    assert isinstance(host.patched([]), onnx.ModelProto)
+    assert isinstance(host.patched([]).model(), onnx.ModelProto)
 
 
 @pytest.mark.parametrize("location", ["/etc/passwd", "../weights.bin", "a/../../weights.bin", "..\\weights.bin", ""])
@@ -133,7 +133,7 @@ def test_save_carries_the_data_along(tmp_path: Path) -> None:
     source.mkdir()
     target.parent.mkdir()
     host = open_onnx(with_external_data(source))
-    patched = host.patched([Replacement(host.view.bindings["y"], host.view.bindings["h"])])
+    patched = host.patched([Replacement(host.view.bindings["y"], host.view.bindings["h"])]).model()
     with pytest.raises(ModelError, match=r"external data .* is missing"):
         save(patched, target)
     assert list(target.parent.iterdir()) == []
@@ -147,7 +147,7 @@ def test_save_carries_the_data_along(tmp_path: Path) -> None:
 def test_save_replaces_the_file_it_was_read_from(tmp_path: Path) -> None:
     path = with_external_data(tmp_path)
     host = open_onnx(path)
-    save(host.patched([Replacement(host.view.bindings["y"], host.view.bindings["h"])]), path, str(tmp_path))
+    save(host.patched([Replacement(host.view.bindings["y"], host.view.bindings["h"])]).model(), path, str(tmp_path))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "weights.bin"]
     assert [n.op_type for n in onnx.load(str(path)).graph.node] == ["MatMul", "Identity"]
 
