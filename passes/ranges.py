@@ -25,6 +25,7 @@ from stabilize.passes.scaled import Engine, number_of
 
 INF = math.inf
 _DEPTH = 5  # relations applied one after the other to bound a form
+_USELESS = -1e30  # a lower bound of an exponent that says nothing: what a clamp to the largest number leaves
 
 
 @final
@@ -127,7 +128,7 @@ class Ranges:
 
     def _lower(self, form: Linear, depth: int) -> float:
         best = self._lower_by_parts(form)
-        if depth and best == -INF:
+        if depth and best < _USELESS:
             for atom, k in form.terms:
                 rest = form - Linear.of(atom).scale(k)
                 for weaker in self._weaken(atom, k):
@@ -145,7 +146,7 @@ class Ranges:
         forms = [self._attached(f) for f in forms]
         best = max(self._lower(f, depth - 1) for f in forms) if depth > 0 else -INF
         shift = next((a for a, k in forms[0].terms if k == -1 and a.op == "maximum"), None)
-        if best > -INF or depth <= 0 or shift is None or any(f.coefficient(shift) != -1 for f in forms):
+        if best > _USELESS or depth <= 0 or shift is None or any(f.coefficient(shift) != -1 for f in forms):
             return best
         shifted = [f + Linear.of(shift) for f in forms]
         cases = [[f - self.engine.linear(o) for f in shifted] for o in shift.operands]

@@ -611,11 +611,16 @@ def _weighted_sum(e: Engine, v: Value, reading: Scaled, scale: Fraction) -> Scal
 
 
 def _is_shifted(atom: Value | None) -> bool:
-    """min(s − M, T) with a detached maximum M: the exponent of a weighted sum that was shifted already."""
-    if atom is None or atom.op != "minimum" or number_of(atom.operands[1]) is None:
+    """min(s − M, T), M the maximum of s over a support: the exponent of a weighted sum that was shifted already."""
+    if atom is None or atom.op != "minimum" or number_of(atom.operands[1]) is None or atom.operands[0].op != "sub":
         return False
-    difference = atom.operands[0]
-    return difference.op == "sub" and difference.operands[1].op == "detach"
+    exponents, top = atom.operands[0].operands
+    if top.op == "detach":
+        top = top.operands[0]
+    if top.op != "maximum" or number_of(top.operands[1]) is None or top.operands[0].op != "max":
+        return False
+    shown = top.operands[0].operands[0]
+    return exponents in (shown, *shown.operands)
 
 
 def _sc_prod(e: Engine, v: Value) -> Scaled | None:
