@@ -478,6 +478,45 @@ def _r_matmul(_: Ranges, v: Value, r: list[Range]) -> Range:
     return Range(0.0 if positive else -INF, INF, a.big or b.big, tiny, broken)
 
 
+def _r_logsumexp(_: Ranges, v: Value, r: list[Range]) -> Range:
+    """max x ≤ ln Σ eˣ ≤ max x + ln n; a running one has between 1 and n terms."""
+    count = element_count(v.operands[0].shape, v.axes)
+    most = math.log(count) if count else (INF if count is None else 0.0)
+    return Range(r[0].lo if count != 0 else -INF, r[0].hi + most, r[0].big)
+
+
+def _r_logaddexp(_: Ranges, v: Value, r: list[Range]) -> Range:
+    return Range(max(x.lo for x in r), max(x.hi for x in r) + math.log(2), any(x.big for x in r))
+
+
+def _r_wave(_: Ranges, v: Value, r: list[Range]) -> Range:
+    return Range(-1.0, 1.0, broken=r[0].big)
+
+
+def _r_erf(_: Ranges, v: Value, r: list[Range]) -> Range:
+    return Range(math.erf(r[0].lo), math.erf(r[0].hi), tiny=r[0].tiny)
+
+
+def _r_erfc(_: Ranges, v: Value, r: list[Range]) -> Range:
+    smallest = math.erfc(r[0].hi)
+    return Range(smallest, math.erfc(r[0].lo), tiny=smallest < FORMATS[v.dtype].min_normal)
+
+
+def _r_floor(_: Ranges, v: Value, r: list[Range]) -> Range:
+    lo, hi = (math.floor(x) if math.isfinite(x) else x for x in (r[0].lo, r[0].hi))
+    return Range(lo, hi, r[0].big)
+
+
+def _r_loss(_: Ranges, v: Value, r: list[Range]) -> Range:
+    """Weights and targets may have any sign."""
+    return Range(big=any(x.big for x in r))
+
+
+def _r_attention(_: Ranges, v: Value, r: list[Range]) -> Range:
+    """Each row is a weighted mean of rows of v."""
+    return Range(r[2].lo, r[2].hi, r[2].big, r[2].tiny)
+
+
 def _r_cumsum(_: Ranges, v: Value, r: list[Range]) -> Range:
     return Range(0.0 if r[0].lo >= 0 else -INF, INF, r[0].big, r[0].tiny)
 
@@ -491,5 +530,7 @@ RANGE: dict[str, RangeRule] = {
     "prod": _r_prod, "cumprod": _r_prod, "cumsum": _r_cumsum, "max": _r_same, "min": _r_same, "cast": _r_cast,
     "matmul": _r_matmul, "topk_values": _r_same, "detach": _r_same, "concat": _r_join, "reshape": _r_same,
     "unsqueeze": _r_same, "squeeze": _r_same, "transpose": _r_same, "expand": _r_same, "slice": _r_same,
-    "gather": _r_same,
+    "gather": _r_same, "logsumexp": _r_logsumexp, "logcumsumexp": _r_logsumexp, "logaddexp": _r_logaddexp,
+    "sin": _r_wave, "cos": _r_wave, "erf": _r_erf, "erfc": _r_erfc, "floor": _r_floor, "xlogy": _r_loss,
+    "cross_entropy": _r_loss, "nll_loss": _r_loss, "bce_with_logits": _r_loss, "attention": _r_attention,
 }  # fmt: skip

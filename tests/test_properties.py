@@ -5,6 +5,7 @@ Graphs are random (`tests.strategies`). Truth is the oracle: the original formul
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -222,6 +223,22 @@ def test_accepted_rewrites_are_right(text: str, spread: str, seed: int) -> None:
     leaves = drawn(inputs_of(view.outputs), spread, seed)
     before, after = execute(view.outputs, leaves), execute(outputs, leaves)
     assert_no_harm(view.outputs, before, after, leaves, show(outputs))
+
+
+@examples(400)
+@given(text=graphs(dtypes=("float64",)), spread=st.sampled_from(("benign", "large")), seed=st.integers(0, 999))
+def test_ranges_hold_the_values(text: str, spread: str, seed: int) -> None:
+    """Bounds over the reals, with room for the rounding of the bounds themselves."""
+    view = parse(text)
+    ranges = context(view, Options()).ranges
+    leaves = drawn(inputs_of(view.outputs), spread, seed)
+    values = [v for v in cone(view.outputs) if v.dtype == "float64"]
+    exact, _ = evaluate_cone(values, leaves, digits=24, floor=-1140, max_bits=2**13)
+    for value, array in zip(values, exact, strict=True):
+        r = ranges.of(value)
+        for number in map(float, array.flat):
+            room = 1e-12 * (1.0 + abs(number))
+            assert not math.isfinite(number) or r.lo - room <= number <= r.hi + room, f"{number} outside {r}: {value}"
 
 
 # --- particular graphs ----------------------------------------------------------------------------------------------

@@ -40,7 +40,6 @@ REASONS = {
     "integer": "its values are indices",
     "atom": "the engine treats it as an unknown: exp and log do not commute with it in a way that cancels",
     "fused": "it is a stable form already, and where rewriting ends",
-    "coarse": "it is taken to reach the whole real line",
     "no-operator": "the host has no operator for it, and no accurate spelling in others",
     "stored": "the host writes it down as data",
     "spelled": "the host spells it in other primitives, and is read as those",
@@ -67,10 +66,6 @@ GAPS: dict[str, dict[str, str]] = {
         **_each("leaf", "input", "opaque", "arange"),
         **_each("boolean", *_BOOLEAN),
         **_each("integer", "argmax", "topk_indices"),
-        **_each(
-            "coarse", "attention", "bce_with_logits", "cross_entropy", "nll_loss", "cos", "sin", "erf", "erfc", "floor",
-            "logaddexp", "logcumsumexp", "logsumexp", "xlogy",
-        ),
     },
     "execute": {},
     "oracle": {},

@@ -174,6 +174,8 @@ def _gather(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
 
 def _concat(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
     axis = _axis(types, attrs)
+    if len({t.rank for t in types}) != 1:
+        raise ShapeError(f"concat of values of ranks {', '.join(str(t.rank) for t in types)}")
     sizes = [t.shape[axis] for t in types]
     if not all(isinstance(s, int) for s in sizes):
         raise ShapeError("concat along a symbolic axis")

@@ -130,10 +130,12 @@ def show(values: tuple[Value, ...] | list[Value], leaves: tuple[Value, ...] = ()
         if value.op == "input" or value.index in stop:
             name = str(value.attr("name")) if value.op == "input" else f"v{value.index}"
             name = re.sub(r"\W", "_", name)
+            while name in text.values():
+                name += "_"
             text[value.index] = name
             inputs.append(f"{name}: {value.type}")
             continue
-        spelled = spell(value, [text[o.index] for o in value.operands])
+        spelled = spell(value, _operand_texts(value, text))
         if uses.get(value.index, 0) > 1 and value.op != "constant":
             lines.append(f"    v{value.index} = {spelled}")
             spelled = f"v{value.index}"
@@ -142,10 +144,19 @@ def show(values: tuple[Value, ...] | list[Value], leaves: tuple[Value, ...] = ()
     return "\n".join([f"def graph({', '.join(inputs)}):", *lines, f"    return {results}"])
 
 
+def _operand_texts(value: Value, text: Mapping[int, str]) -> list[str]:
+    """The operands of `value`; a scalar constant is a number where its dtype is that of the value beside it."""
+    others = [o.dtype for o in value.operands if not _is_scalar(o)]
+    beside = others[-1] if others else None
+    return [str(o.attr("value")) if _is_scalar(o) and o.dtype == beside else text[o.index] for o in value.operands]
+
+
+def _is_scalar(value: Value) -> bool:
+    return value.op == "constant" and value.shape == ()
+
+
 def spell(value: Value, operands: list[str]) -> str:
     """One call of the text form, given the text of its operands."""
-    if value.op == "constant" and value.shape == ():
-        return str(value.attr("value"))
     op = value.op + "_" if value.op in ("and", "or", "not") else value.op
     attrs = [f"{k}={v!r}" for k, v in value.attrs]
     return f"{op}({', '.join([*operands, *attrs])})"
