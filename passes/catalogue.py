@@ -16,8 +16,13 @@ def _elsewhere(ctx: Context, value: Value) -> Proposal | None:
     return None
 
 
+_ALONG_AXES = "Any; the sums run along the same axes everywhere, kept or broadcast back where they are used."
+_ELEMENTWISE = "Elementwise, any shape."
+
+
 def _rule(
     code: str, name: str, *, does: str, why: str, before: str, after: str, error: str, source: str,
+    shapes: str = _ALONG_AXES,
     severity: Literal["error", "warning", "info"] = "error",
 ) -> Rule:  # fmt: skip
     page = "\n\n".join(
@@ -26,6 +31,7 @@ def _rule(
             f"## What it does\n{does}",
             f"## Why it is unstable\n{why}",
             f"## Example\n    {before}\n→\n    {after}",
+            f"## Shapes\n{shapes}",
             f"## Error\n{error}",
             "## Safety\nexact: equal over the reals, certified on values and gradients.",
             f"## Source\n{source}",
@@ -48,7 +54,8 @@ SOFTMAX = _rule(
 SINK_SOFTMAX = _rule(
     "STB104", "naive-guarded-softmax",
     does="Finds exp(x)/(c + Σexp(x)): a softmax with an epsilon or a constant logit in the denominator.",
-    why="exp overflows as in STB101. The guard is kept exactly: it is one more logit, ln c.",
+    why="exp overflows above 88.72 (11.09 in float16): inf/(inf + c) = NaN. The guard is kept "
+    "exactly: it is one more logit, ln c.",
     before="exp(x) / (exp(x).sum(-1, keepdim=True) + eps)",
     after="e / (e.sum(-1, keepdim=True) + exp(ln eps − M)), e = exp(x − M), M = max(max x, ln eps)",
     error=f"relative (n + 3 + 2(max x − min x))·u after; unbounded before. {_BHH}.", source=_BHH,
@@ -72,11 +79,12 @@ LOGADDEXP = _rule(
     does="Finds log(eᵃ + eᵇ), and log(p + eps) of a probability whose format cannot hold eps.",
     why="Either exponential overflows or both underflow, although the result is near max(a, b).",
     before="log(exp(a) + exp(b))", after="logaddexp(a, b)",
-    error="absolute 3u·max(|a|, |b|) after.", source=_BHH,
+    error="absolute 3u·max(|a|, |b|) after.", source=_BHH, shapes=_ELEMENTWISE,
 )  # fmt: skip
 LOGCUMSUMEXP = _rule(
     "STB106", "naive-logcumsumexp",
-    does="Finds log of a running sum of exponentials.", why="As STB103, at every prefix.",
+    does="Finds log of a running sum of exponentials.",
+    why="The running sum overflows once x passes 88.72 in float32, and underflows to log 0 = −inf below −103.97.",
     before="log(cumsum(exp(x), -1))", after="logcumsumexp(x, -1)",
     error="absolute (n + max x − min x)·u after.", source=_BHH,
 )  # fmt: skip
@@ -91,26 +99,28 @@ SOFTPLUS = _rule(
     "STB201", "naive-softplus",
     does="Finds log(1 + exp(x)).", why="exp overflows above 88.72; below −17 (float32) 1 + exp(x) is 1 and the log 0.",
     before="log(1 + exp(x))", after="softplus(x)",
-    error="relative 3u after.", source="Mächler, Accurately computing log(1 − exp(−|a|)), 2012.",
+    error="relative 3u after.", source="Mächler, Accurately computing log(1 − exp(−|a|)), 2012.", shapes=_ELEMENTWISE,
 )  # fmt: skip
 LOG_SIGMOID = _rule(
     "STB202", "log-of-sigmoid",
     does="Finds log σ(x) and log(1 − σ(x)).", why="σ(x) is stored as 0 below −104 (float32): the log is −inf.",
     before="log(sigmoid(x))", after="log_sigmoid(x)",
-    error="relative 3u after.", source="Mächler 2012.",
+    error="relative 3u after.", source="Mächler 2012.", shapes=_ELEMENTWISE,
 )  # fmt: skip
 SIGMOID = _rule(
     "STB203", "naive-sigmoid",
     does="Finds 1/(1 + exp(−x)), exp(x)/(1 + exp(x)), e^a/(e^a + e^b).",
-    why="inf/inf = NaN in the second spelling; in the first the gradient is 0·inf = NaN.",
+    why="exp overflows from 88.72 (11.09 in float16): inf/inf = NaN, or a gradient of 0·inf = NaN in the "
+    "first spelling.",
     before="exp(x) / (1 + exp(x))", after="sigmoid(x)",
-    error="relative 3u after.", source="Numerical folklore; the certificate measures it.",
+    error="relative 3u after.", source="Numerical folklore; the certificate measures it.", shapes=_ELEMENTWISE,
 )  # fmt: skip
 TANH = _rule(
     "STB204", "naive-tanh",
     does="Finds (eᵃ − eᵇ)/(eᵃ + eᵇ).", why="inf/inf above 88.72, and total cancellation near 0.",
     before="(exp(x) - exp(-x)) / (exp(x) + exp(-x))", after="tanh(x)",
     error="relative 2u after.", source="Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., §1.14.",
+    shapes=_ELEMENTWISE,
 )  # fmt: skip
 GENERIC = _rule(
     "STB205", "clashing-exponentials",
@@ -118,6 +128,7 @@ GENERIC = _rule(
     why="exp(a)/exp(b) is inf/inf or 0/0 although exp(a − b) is an ordinary number.",
     before="exp(a) / exp(b)", after="exp(a - b)",
     error="relative (2 + |a| + |b|)·u after.", source="Algebra of exponents; the certificate measures it.",
+    shapes=_ELEMENTWISE,
 )  # fmt: skip
 CROSS_ENTROPY = _rule(
     "STB301", "naive-cross-entropy",
@@ -145,7 +156,8 @@ COLLAPSE = _rule(
 ATTENTION = _rule(
     "STB601", "naive-attention",
     does="Finds exp(q kᵀ·s)·v / Σ, normalised before or after the product with v.",
-    why="Scores pass 88.72 (11.09 in float16) in ordinary training.",
+    why="exp overflows for scores above 88.72 (11.09 in float16), ordinary ones in training: inf/inf = NaN. "
+    "The fused operator gives 0, not NaN, where a score itself leaves the range of float32.",
     before="e = exp(q @ k.mT / d**0.5); (e @ v) / e.sum(-1, keepdim=True)",
     after="scaled_dot_product_attention(q, k, v)",
     error=f"relative (n + 2 + 2(max − min))·u on the weights after. {_BHH}.", source=_BHH,

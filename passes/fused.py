@@ -74,7 +74,7 @@ def read_loss(ctx: Context, value: Value) -> ReducedLoss | None:
         value, factor = inner, factor * k
     if value.op in ("mean", "sum") and len(value.axes) == value.operands[0].type.rank:
         inner_value, k = _stripped(value.operands[0])
-        row = read_row(ctx, inner_value)
+        row = read_row(ctx, inner_value, reduced=True)
         if row is not None:
             return ReducedLoss(row, value.op, factor * k)
     row = read_row(ctx, value)
@@ -106,8 +106,11 @@ def _stripped(value: Value) -> tuple[Value, Fraction]:
         value, factor = inner, factor * k
 
 
-def read_row(ctx: Context, value: Value) -> RowLoss | None:
-    """`value` as a multiple of −log_softmax(x)[y], by gather or by a one-hot sum."""
+def read_row(ctx: Context, value: Value, *, reduced: bool = False) -> RowLoss | None:
+    """`value` as a multiple of −log_softmax(x)[y], by gather or by a one-hot sum.
+
+    reduced: all of it is summed, so that the class axis may be there still, with size 1.
+    """
     if value.op == "sum" and len(value.axes) == 1 and value.operands[0].op == "mul":
         return _one_hot_row(ctx, value)
     form = ctx.engine.linear(value)
@@ -119,10 +122,10 @@ def read_row(ctx: Context, value: Value) -> RowLoss | None:
     k, term = split.terms[0]
     if term.kind != "log_softmax" or not term.views:
         return None
-    return _picked_row(ctx, term, k, value)
+    return _picked_row(ctx, term, k, reduced)
 
 
-def _picked_row(ctx: Context, term: Term, k: Fraction, value: Value) -> RowLoss | None:
+def _picked_row(ctx: Context, term: Term, k: Fraction, reduced: bool) -> RowLoss | None:
     """A term log_softmax(x) → gather(unsqueeze(y)) → squeeze."""
     pick, rest = term.views[0], term.views[1:]
     (axis,) = pick.axes
@@ -131,7 +134,7 @@ def _picked_row(ctx: Context, term: Term, k: Fraction, value: Value) -> RowLoss 
     index = pick.operands[1]
     if index.op != "unsqueeze" or index.axes != (axis,):
         return None
-    if [v.op for v in rest] != ["squeeze"] or rest[0].axes != (axis,):
+    if not (reduced and not rest) and not (len(rest) == 1 and rest[0].op == "squeeze" and rest[0].axes == (axis,)):
         return None
     return RowLoss(_logits(ctx, term.form), index.operands[0], axis, -k)
 

@@ -113,6 +113,12 @@ class Rule:
     documentation: str | None
     severity: Literal["error", "warning", "info"] = "error"
 
+    @property
+    def reason(self) -> str:
+        """Why what it finds is unstable, in one sentence: the first of that section of its page."""
+        section = (self.documentation or "").partition("## Why it is unstable\n")[2].partition("\n\n")[0]
+        return " ".join(section.split()).partition(". ")[0].rstrip(".")
+
     def proposal(self, old: Value, *candidates: Value, safety: Safety | None = "exact", message: str = "") -> Proposal:
         return Proposal(self, old, candidates, safety, message)
 

@@ -136,7 +136,7 @@ class _Judge:
             condition = f"an exponent above {fmt.exp_overflow:.2f} or below {fmt.exp_underflow:.2f} in {fmt.name}"
         self.report.findings.append(
             Finding(
-                rule.code, rule.name, rule.severity, proposal.message or f"{rule.name.replace('-', ' ')}: {naive}",
+                rule.code, rule.name, rule.severity, proposal.message or rule.reason,
                 node, source.module, source.file, source.line, naive, stable, condition, None, proposal.safety, fixable,
             )
         )  # fmt: skip

@@ -93,6 +93,20 @@ def test_the_example_rule_has_the_sections_of_a_real_one(rule: Rule) -> None:
     assert sections(rule.documentation) == sections(RULES[0].documentation)
 
 
+def test_every_rule_has_a_whole_page() -> None:
+    from stabilize.passes.cancellation import BEFORE_FAMILY, RULES
+    from stabilize.passes.catalogue import CATALOGUE
+
+    titles = ("What it does", "Why it is unstable", "Example", "Shapes", "Error", "Safety", "Source")
+    for known in (*CATALOGUE, *BEFORE_FAMILY, *RULES):
+        page = known.documentation or ""
+        assert page.startswith(f"# {known.name} ({known.code})\n")
+        assert [line.removeprefix("## ") for line in page.splitlines() if line.startswith("## ")] == [*titles]
+        assert all(part.partition("\n")[2].strip() for part in page.split("## ")[1:]), known.code
+        assert 20 < len(known.reason) < 200
+        assert not known.reason.endswith(".")
+
+
 def test_numbers_of_the_example_rule() -> None:
     import torch
 

@@ -270,7 +270,12 @@ def attention(site: Site, value: Value) -> fx.Node:
     nodes: list[object] = [site.node(o) for o in value.operands]
     mask = nodes[3] if len(nodes) == 4 else None
     scale = value.attr("scale")
-    return site.call("scaled_dot_product_attention.default", *nodes[:3], mask, 0.0, False, scale=scale)
+    result = site.call("scaled_dot_product_attention.default", *nodes[:3], mask, 0.0, False, scale=scale)
+    if value.type.rank != 4:
+        return result
+    # the fused kernel for CPUs, which takes four axes, gives 0 for a query of NaN: 0·q puts the NaN back
+    poison = site.call("sum.dim_IntList", site.call("mul.Tensor", nodes[0], 0), [-1], True)
+    return site.call("add.Tensor", result, poison)
 
 
 _SAME_NAME = (

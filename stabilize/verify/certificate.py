@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, final
 
+import numpy as np
 import torch
 
 from stabilize.errors import UsageError
 from stabilize.formats import FORMATS, is_float
 from stabilize.graph.text import show
 from stabilize.graph.value import Value, cone
+from stabilize.verify.compare import Errors
 from stabilize.verify.execute import execute
 from stabilize.verify.inputs import Family, families
 from stabilize.verify.judge import Verdict
@@ -29,10 +31,13 @@ _SHADOW_ELEMENTS: Final = 2**22
 @final
 @dataclass(frozen=True, slots=True)
 class FamilyResult:
-    """Both expressions on one family of inputs. Errors are the largest in ulps among elements of the right class.
+    """Both expressions on one family of inputs. Errors are the largest, in ulps.
 
     judged: elements at which the original had a number, or the right NaN or infinity.
+    before, after: errors at those elements.
     failed_before, failed_after: elements that are NaN or infinite where they should not be, or the reverse.
+    excused: further ones after that `stabilize.verify.judge` allows: NaN beside an infinite exponent.
+    repaired: the error of the replacement where only the original failed.
     gradient_before, gradient_after: likewise for gradients; None where they were not compared.
     """
 
@@ -42,8 +47,34 @@ class FamilyResult:
     after: float
     failed_before: int
     failed_after: int
+    excused: int = 0
+    repaired: float = 0.0
     gradient_before: float | None = None
     gradient_after: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        values: Sequence[tuple[Errors, Errors]],
+        slopes: Sequence[tuple[Errors, Errors]] = (),
+        excused: int = 0,
+    ) -> FamilyResult:
+        """From the errors (before, after) of the results, and of the gradients."""
+        sound = [old.known & np.isfinite(old.absolute) for old, _ in values]
+        failed = [old.known & ~np.isfinite(old.absolute) for old, _ in values]
+        return cls(
+            name,
+            sum(int(s.sum()) for s in sound),
+            max((old.worst_at(s) for (old, _), s in zip(values, sound, strict=True)), default=0.0),
+            max((new.worst_at(s) for (_, new), s in zip(values, sound, strict=True)), default=0.0),
+            sum(old.confused for old, _ in values),
+            sum(new.confused for _, new in values) - excused,
+            excused,
+            max((new.worst_at(f) for (_, new), f in zip(values, failed, strict=True)), default=0.0),
+            _worst(old.worst for old, _ in slopes),
+            _worst(new.worst for _, new in slopes),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -53,6 +84,8 @@ class FamilyResult:
             "ulps_after": self.after,
             "failed_before": self.failed_before,
             "failed_after": self.failed_after,
+            "excused": self.excused,
+            "ulps_repaired": self.repaired,
             "gradient_ulps_before": self.gradient_before,
             "gradient_ulps_after": self.gradient_after,
         }
@@ -77,14 +110,27 @@ class Certificate:
         """One line: the verdict, the largest errors before and after, and what it was judged against."""
         if not self.accepted:
             return f"declined: {self.reason}"
-        before = max((f.before for f in self.families), default=0.0)
-        after = max((f.after for f in self.families), default=0.0)
-        lost, kept = (sum(getattr(f, k) for f in self.families) for k in ("failed_before", "failed_after"))
         shapes = " on small shapes" if self.shrunk else ""
         return (
-            f"max error {before:.3g} → {after:.3g} ulp, failed elements {lost} → {kept}; "
-            f"{len(self.families)} input families against {self.oracle}{shapes}; gradients {self.gradients}"
+            f"{self.errors()}; {len(self.families)} input families against {self.oracle}{shapes}; "
+            f"gradients {self.gradients}"
         )
+
+    def errors(self) -> str:
+        """The largest error where the original was right, and the elements where it was not, before → after."""
+        before = max((f.before for f in self.families), default=0.0)
+        after = max((f.after for f in self.families), default=0.0)
+        repaired = max((f.repaired for f in self.families), default=0.0)
+        lost, left = sum(f.failed_before for f in self.families), sum(f.failed_after for f in self.families)
+        text = f"max error {before:.3g} → {after:.3g} ulp"
+        if lost:
+            text += f", failed elements {lost} → {left}" + (
+                f" (repaired within {repaired:.3g} ulp)" if left < lost else ""
+            )
+        excused = sum(f.excused for f in self.families)
+        if excused:
+            text += f", NaN beside an infinity {excused}"
+        return text
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -207,15 +253,8 @@ class _Judge:
 
 
 def _result(family: Family, values: Verdict, slopes: Sequence[Verdict]) -> FamilyResult:
-    return FamilyResult(
-        family.name,
-        values.judged,
-        values.before.worst,
-        values.after.worst,
-        values.before.confused,
-        values.after.confused,
-        _worst(v.before.worst for v in slopes),
-        _worst(v.after.worst for v in slopes),
+    return FamilyResult.of(
+        family.name, [(values.before, values.after)], [(v.before, v.after) for v in slopes], values.excused
     )
 
 

@@ -39,7 +39,11 @@ class Errors:
     @property
     def worst(self) -> float:
         """The largest finite error in ulps; 0 when there is none."""
-        finite = self.ulps[np.isfinite(self.ulps)]
+        return self.worst_at(self.known)
+
+    def worst_at(self, where: Bools) -> float:
+        """The largest finite error in ulps among some elements; 0 when there is none."""
+        finite = self.ulps[where & np.isfinite(self.ulps)]
         return float(finite.max()) if finite.size else 0.0
 
     @property

@@ -95,12 +95,15 @@ class Bounds:
 @final
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Errors before and after on one family, and the first harm found (None: no harm)."""
+    """Errors before and after on one family, and the first harm found (None: no harm).
+
+    excused: elements of the wrong class that an exception allows.
+    """
 
     before: Errors
     after: Errors
-    judged: int
     harm: str | None
+    excused: int = 0
 
 
 def judge_values(
@@ -118,9 +121,9 @@ def judge_values(
         failed = old.known & ~sound
         harm |= failed & (kinds_after == 0) & _finite(exact) & ~(new.absolute <= _SILENT * limit)
         harm |= failed & ~_finite(exact) & ~_same(before, after, kinds_before, kinds_after) & ~(new.absolute == 0)
-    if excused is not None:
-        harm &= ~excused
-    return Verdict(old, new, int(sound.sum()), _describe(harm, old, new, before, after))
+    pardoned = harm & excused if excused is not None else np.zeros_like(harm)
+    excuses = int((pardoned & np.isinf(new.ulps)).sum())
+    return Verdict(old, new, _describe(harm & ~pardoned, old, new, before, after), excuses)
 
 
 def at_limit(after: torch.Tensor, limits: tuple[Floats, Floats], n: int) -> Bools:
@@ -153,7 +156,7 @@ def judge_gradient(
     if lost.any():
         pardoned = lost & excused(lost)
         harm = (harm | lost) & ~pardoned
-    return Verdict(old, new, int(sound.sum()), _describe(harm, old, new, before, after))
+    return Verdict(old, new, _describe(harm, old, new, before, after))
 
 
 def largest(exact: AnyArray) -> float:

@@ -58,7 +58,7 @@ def certify_models(
         # where the original leaves the range even of float64, what it decides (an argmax of NaN) is not the truth
         decided = truth if all(_finite(t) for t in truth) else stand_in
         judged = [_judge(*each) for each in zip(before, after, truth, stand_in, decided, strict=True)]
-        results.append(_family(name, judged))
+        results.append(FamilyResult.of(name, [(old, new) for old, new, _ in judged]))
         harms = [f"on {name} inputs, output {i}: {harm}" for i, (_, _, harm) in enumerate(judged) if harm is not None]
         reason = reason or (harms[0] if harms else None)
     return Certificate(reason is None, reason, "float64", tuple(results), "not compared: whole models")
@@ -107,17 +107,6 @@ def _harm(old: Errors, new: Errors, before: torch.Tensor, after: torch.Tensor, e
     if worst <= limit:
         return None
     return f"an entry is {worst:.3g} off where the original was within {float(old.absolute[sound].max()):.3g}"
-
-
-def _family(name: str, judged: Sequence[tuple[Errors, Errors, str | None]]) -> FamilyResult:
-    return FamilyResult(
-        name,
-        sum(int(old.known.sum()) for old, _, _ in judged),
-        max((old.worst for old, _, _ in judged), default=0.0),
-        max((new.worst for _, new, _ in judged), default=0.0),
-        sum(old.confused for old, _, _ in judged),
-        sum(new.confused for _, new, _ in judged),
-    )
 
 
 def model_families(inputs: Tensors) -> list[tuple[str, Tensors]]:
