@@ -61,7 +61,11 @@ def run(host: _Host, request: Request, model: str, progress: Progress | None = N
 
 
 def _append(report: Report, later: Report) -> None:
-    """Add what a later round found and changed; what it declined, or could not fix, for the second time is known."""
+    """Add what a later round found and changed. What it could not fix for the second time is known already; what it
+    did fix is no longer declined."""
+    fixed = {(r.code, r.node) for r in later.rewrites}
+    report.findings[:] = [f for f in report.findings if f.fixable or (f.code, f.node) not in fixed]
+    report.declined[:] = [d for d in report.declined if (d.code, d.node) not in fixed]
     reported = {(f.code, f.node) for f in report.findings}
     refused = {(d.code, d.node) for d in report.declined}
     report.findings.extend(f for f in later.findings if f.fixable or (f.code, f.node) not in reported)
