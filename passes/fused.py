@@ -128,9 +128,9 @@ def read_row(ctx: Context, value: Value, *, reduced: bool = False) -> RowLoss | 
 def _picked_row(ctx: Context, term: Term, k: Fraction, reduced: bool) -> RowLoss | None:
     """A term log_softmax(x) → gather(unsqueeze(y)) → squeeze."""
     pick, rest = term.views[0], term.views[1:]
-    (axis,) = pick.axes
-    if pick.op != "gather" or term.axes != (axis,):
+    if pick.op != "gather" or term.axes != pick.axes:
         return None
+    (axis,) = pick.axes
     index = pick.operands[1]
     if index.op != "unsqueeze" or index.axes != (axis,):
         return None

@@ -245,6 +245,10 @@ def test_ranges_hold_the_values(text: str, spread: str, seed: int) -> None:
 
 #: Graphs that raised once.
 RAISING: Final = {
+    "a log-softmax that is transposed, not picked from": """
+def graph(y: float32[4, 4]):
+    return sqrt(sigmoid(sqrt(transpose(softmax(y, axis=1), perm=(1, 0)))))
+""",
     "a sum of no elements is 0, and an interval is divided by it": """
 def graph(x: float32[3, 0]):
     e = exp(sigmoid(x))

@@ -54,7 +54,8 @@ def cut(old: Value, new: Value) -> tuple[Value, ...]:
         if old.index in leaves and old.op not in _CLOSED:
             fed.append(old)
         if not fed:
-            return tuple(leaves[i] for i in sorted(leaves))
+            # an opaque leaf hides what it is computed from
+            return tuple(v for v in cone([old, new], leaves.values()) if v.index in leaves)
         for value in fed:
             leaves.pop(value.index, None)
             for operand in value.operands:

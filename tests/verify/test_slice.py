@@ -54,3 +54,10 @@ def test_opaque_values_end_the_walk() -> None:
 def test_a_replacement_by_a_constant() -> None:
     old, new = rewrite("sub(x, x)", "constant(value=0.0, dtype='FLOAT', shape=(4, 5))")
     assert _names(cut(old, new)) == ["x"]
+
+
+def test_an_opaque_value_hides_what_it_is_computed_from() -> None:
+    b = Builder()
+    x = b.input("x", TensorType("float32", ("n", 3)))
+    hidden = b.make("exp", b.opaque("host.op", [x], TensorType("float32", ("n", 3))))
+    assert _names(cut(b.make("div", hidden, hidden), b.constant(1.0, "float32"))) == ["opaque"]
