@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TypeAlias
 
+from stabilize.formats import is_float
 from stabilize.graph.build import Builder
 from stabilize.graph.value import Value, cone
 from stabilize.graph.view import View
@@ -14,10 +15,16 @@ from stabilize.passes.cancellation import BEFORE_FAMILY, RULES
 from stabilize.passes.emit import Emitter
 from stabilize.passes.forms import collapse_free
 from stabilize.passes.ranges import Ranges
-from stabilize.passes.rule import Context, Options, Proposal
+from stabilize.passes.rule import Context, Options, Proposal, Rule
 from stabilize.passes.scaled import Engine
 
 Proposer: TypeAlias = Callable[[Context, Value], Proposal | None]
+
+
+def _of(rule: Rule) -> Proposer:
+    """A rule is asked about the primitives that it names."""
+    return lambda ctx, value: rule.match(ctx, value) if value.op in rule.ops else None
+
 
 #: Asked in this order; the first that answers decides.
 PROPOSERS: tuple[Proposer, ...] = (
@@ -26,9 +33,9 @@ PROPOSERS: tuple[Proposer, ...] = (
     fused.propose_binary_cross_entropy,
     fused.propose_attention,
     fused.propose_tanh,
-    *(rule.match for rule in BEFORE_FAMILY),
+    *map(_of, BEFORE_FAMILY),
     lambda ctx, v: family.propose(ctx, v) if v.op in family.SINKS else None,
-    *(rule.match for rule in RULES),
+    *map(_of, RULES),
 )
 
 
@@ -70,6 +77,8 @@ def proposals(view: View, ctx: Context, accept: Callable[[Proposal], Value | Non
 
 
 def _first(ctx: Context, value: Value, accept: Callable[[Proposal], Value | None]) -> Value | None:
+    if not is_float(value.dtype) and value.op not in family.INDEX_SINKS:
+        return None
     for proposer in PROPOSERS:
         proposal = proposer(ctx, value)
         if proposal is not None:

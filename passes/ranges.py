@@ -343,8 +343,11 @@ def _r_neg(_: Ranges, v: Value, r: list[Range]) -> Range:
 def _r_mul(_: Ranges, v: Value, r: list[Range]) -> Range:
     a, b = r
     ends = [_prod(x, y) for x in (a.lo, a.hi) for y in (b.lo, b.hi)]
-    lo = 0.0 if v.operands[0] is v.operands[1] else min(ends)
-    return Range(lo, max(ends), a.big or b.big, a.tiny or b.tiny, broken=(a.big and b.tiny) or (a.tiny and b.big))
+    if v.operands[0] is v.operands[1]:  # never inf·0
+        return Range(0.0, max(ends), a.big, a.tiny)
+    return Range(
+        min(ends), max(ends), a.big or b.big, a.tiny or b.tiny, broken=(a.big and b.tiny) or (a.tiny and b.big)
+    )
 
 
 def _r_div(_: Ranges, v: Value, r: list[Range]) -> Range:

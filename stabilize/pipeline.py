@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias, TypeVar, final
 
-from stabilize.formats import FORMATS
+from stabilize.formats import FORMATS, is_float
 from stabilize.graph.host import Host
 from stabilize.graph.text import one_line
 from stabilize.graph.value import Value, cone
@@ -134,9 +134,10 @@ class _Judge:
     def _record_finding(self, proposal: Proposal, new: Value | None, fixable: bool) -> None:
         rule, node, source = proposal.rule, *self._where(proposal.old)
         naive, stable = self._texts(proposal.old, new)
-        fmt = FORMATS[proposal.old.dtype]
         condition = None
         if rule.severity == "error":
+            # indices have no format of their own: that of what they were found in
+            fmt = next(FORMATS[v.dtype] for v in reversed(cone([proposal.old])) if is_float(v.dtype))
             condition = f"an exponent above {fmt.exp_overflow:.2f} or below {fmt.exp_underflow:.2f} in {fmt.name}"
         self.report.findings.append(
             Finding(

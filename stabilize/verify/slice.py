@@ -112,9 +112,16 @@ def _is_restricted(value: Value, depth: int = _DEPTH) -> bool:
     return value.op in _INHERITING and any(_is_restricted(o, depth - 1) for o in operands)
 
 
+def _is_index(value: Value) -> bool:
+    return not is_float(value.dtype) and value.dtype != "bool"
+
+
 def _fed_by_another(leaves: dict[int, Value]) -> list[Value]:
-    """The leaves that can be opened and that depend on another leaf."""
+    """The leaves that can be opened and that depend on another leaf.
+
+    What depends on indices alone (embedded tokens) is taken to be free of them.
+    """
     feeds: dict[int, bool] = {}
     for value in cone(leaves.values()):
-        feeds[value.index] = any(feeds[o.index] or o.index in leaves for o in value.operands)
+        feeds[value.index] = any(feeds[o.index] or (o.index in leaves and not _is_index(o)) for o in value.operands)
     return [leaf for leaf in leaves.values() if feeds[leaf.index] and leaf.op not in _CLOSED]

@@ -32,7 +32,10 @@ _LOGARITHMIC: Final = frozenset(
 #: Operators with kernels that give 0 where the result is subnormal: σ as 1/(1 + e⁻ˣ), matrix products.
 _FLUSHING: Final = frozenset({"sigmoid", "attention", "matmul"})
 
+#: Evenly spread entries of a gradient that are judged: of each leaf, of all leaves together, and at least.
 _GRADIENT_ENTRIES: Final = 8
+_MOST_ENTRIES: Final = 64
+_FEWEST_ENTRIES: Final = 2
 
 
 @final
@@ -143,7 +146,8 @@ class Trial:
         cotangent = self._cotangent(seed)
         old = backward(self.before[0], self.before[1], cotangent)
         new = backward(self.after[0], self.after[1], cotangent)
-        positions = [_spread(a, b) for a, b in zip(old, new, strict=True)]
+        entries = max(_FEWEST_ENTRIES, min(_GRADIENT_ENTRIES, _MOST_ENTRIES // len(self.nature.wrt)))
+        positions = [_spread(a, b, entries) for a, b in zip(old, new, strict=True)]
         exact = self.truth.gradients(self.nature.wrt, cotangent, positions)
         bounds, cancelled = self._bounds(), self._cancelled()
         verdicts: list[Verdict] = []
@@ -184,10 +188,10 @@ class Trial:
         return [size * slope for slope in steepest]
 
 
-def _spread(before: torch.Tensor, after: torch.Tensor) -> list[int]:
+def _spread(before: torch.Tensor, after: torch.Tensor, entries: int) -> list[int]:
     """Flat positions at which gradients are judged: evenly spread ones, and the largest entry of either."""
     count = before.numel()
-    chosen = set(range(0, count, max(1, -(-count // _GRADIENT_ENTRIES))))
+    chosen = set(range(0, count, max(1, -(-count // entries))))
     if count:
         chosen |= {int(g.double().abs().nan_to_num(-1.0, -1.0, -1.0).argmax()) for g in (before, after)}
     return sorted(chosen)
