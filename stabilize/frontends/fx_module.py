@@ -20,6 +20,7 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from stabilize.errors import ModelError
+from stabilize.frontends.fx_capture import backward_hooks, distinct, gradients_watched
 from stabilize.frontends.fx_hosts import ExportedHost
 from stabilize.frontends.fx_share import share_module
 from stabilize.frontends.fx_variant import Variant, changed_axes
@@ -37,15 +38,23 @@ def export(
     module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], dynamic_shapes: object = None
 ) -> ExportedProgram:
     """Pre-dispatch ATen of one call; ModelError with PyTorch's reason when the module cannot be exported."""
+    name = type(module).__name__
     try:
-        with _autocast_off():
-            return torch.export.export(
+        with _autocast_off(), gradients_watched() as watched:
+            exported = torch.export.export(
                 module, cast("tuple[Any, ...]", args), dict(kwargs), dynamic_shapes=cast(Any, dynamic_shapes)
             )
     except Exception as error:
         first = str(error).strip().splitlines()
         reason = first[0] if first else type(error).__name__
-        raise ModelError(f"torch.export cannot capture {type(module).__name__}: {reason}") from error
+        raise ModelError(f"torch.export cannot capture {name}: {reason}") from error
+    changed = [*watched, *backward_hooks(module)]
+    if changed:
+        raise ModelError(
+            f"{name} changes its gradients by {changed[0]}, which a captured graph would lose: "
+            "write it with differentiable operators, or optimize the modules around it"
+        )
+    return exported
 
 
 def _autocast_off() -> torch.autocast:
@@ -70,6 +79,7 @@ class ModuleHost:
         self.module = module
         self.dynamic_shapes = dynamic_shapes
         self.rewrite = rewrite
+        args, kwargs = distinct(module, args, kwargs)
         self.captured = self.inner = ExportedHost(export(module, args, kwargs, dynamic_shapes))
 
     @property
@@ -172,6 +182,7 @@ class _Capture:
 
     def open(self, module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> ModuleHost:
         """Capture a call, with sizes that changed since earlier captures as symbols where the module allows it."""
+        args, kwargs = distinct(module, args, kwargs)
         leaves = pytree.tree_leaves((args, dict(kwargs)))
         changed = {} if self.dynamic_shapes is not None else changed_axes(self.variants, leaves)
         if changed:

@@ -18,14 +18,38 @@ from stabilize.frontends.fx_types import expression_of, fake_of, range_constrain
 _STATE = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR, InputKind.CUSTOM_OBJ)
 
 
-def modes(module: nn.Module) -> tuple[bool, ...]:
-    """The train/eval switches of a module and all its submodules."""
-    return tuple(m.training for m in module.modules())
+_PLAIN = (bool, int, float, str, type(None), torch.Tensor)
+
+
+def settings(module: nn.Module) -> list[tuple[int, str, object]]:
+    """What a forward may read besides state: (number of the submodule, attribute, value).
+
+    Train/eval switches, numbers, strings, and tensors that are not registered. Other objects are not followed.
+    """
+    return [
+        (i, name, value)
+        for i, part in enumerate(module.modules())
+        for name, value in part.__dict__.items()
+        if isinstance(value, _PLAIN) and not name.startswith("_")
+    ]
+
+
+def has_settings(module: nn.Module, wanted: Sequence[tuple[int, str, object]]) -> bool:
+    """Whether the attributes are what they were; tensors are compared by identity."""
+    tables = [m.__dict__ for m in module.modules()]
+    for i, name, value in wanted:
+        now = tables[i].get(name, _MISSING) if i < len(tables) else _MISSING
+        if now is not value and (isinstance(value, torch.Tensor) or type(now) is not type(value) or now != value):
+            return False
+    return True
+
+
+_MISSING = object()
 
 
 @final
 class Variant:
-    """A program for one mode, one set of dtypes and devices, and one range of shapes.
+    """A program for one mode, one set of plain attributes, dtypes and devices, and one range of shapes.
 
     The program is stateless: parameters and buffers are looked up in the module at every call, by name.
     """
@@ -33,7 +57,7 @@ class Variant:
     def __init__(self, exported: ExportedProgram, module: nn.Module) -> None:
         self._exported = exported
         self._graph = exported.graph_module
-        self._modes = modes(module)
+        self._settings = settings(module)
         self._in_spec = cast(pytree.TreeSpec, exported.call_spec.in_spec)
         self._out_spec = cast(pytree.TreeSpec, exported.call_spec.out_spec)
         placeholders = {n.name: fake_of(n) for n in self._graph.graph.nodes if n.op == "placeholder"}
@@ -89,7 +113,7 @@ class Variant:
 
     def accepts(self, module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bool:
         """Whether this variant was captured for a call like this one."""
-        if modes(module) != self._modes:
+        if not has_settings(module, self._settings):
             return False
         leaves = self.leaves(args, kwargs)
         if leaves is None or len(leaves) != len(self._user):

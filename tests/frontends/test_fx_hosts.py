@@ -6,6 +6,7 @@ import copy
 import io
 import warnings
 from collections.abc import Sequence
+from typing import Any, cast
 
 import pytest
 import torch
@@ -524,3 +525,83 @@ def test_refusals_are_reasons() -> None:
     assert host.can_emit(unknown) is not None
     with pytest.raises(ModelError, match="cannot replace"):
         host.patched([Replacement(exp, unknown)]).model()
+
+
+# --- what a capture must not forget ---------------------------------------------------------------------------
+
+
+class Ratio(nn.Module):
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        e = torch.exp(a - b)
+        return e / e.sum(-1, keepdim=True)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_one_tensor_for_two_inputs(lazy: bool) -> None:
+    """torch.export would take them for one input in every later call."""
+    model = Ratio()
+    fixed = open_lazily(model, rewrite) if lazy else open_module(model, (HOT, HOT), rewrite=rewrite).model()
+    x = torch.randn(2, 5)
+    torch.testing.assert_close(fixed(x, x), model(x, x))
+    torch.testing.assert_close(fixed(x, 2 * x), model(x, 2 * x))
+
+
+class Reversed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, x: torch.Tensor) -> torch.Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: object, *grads: torch.Tensor) -> torch.Tensor:
+        return -grads[0]
+
+
+class Hooked(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = x * 1
+        if h.requires_grad:
+            h.register_hook(lambda g: g * 10)
+        return torch.exp(h)
+
+
+class Adversarial(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.exp(cast(Any, Reversed).apply(x))
+
+
+@pytest.mark.parametrize(("model", "named"), [(Adversarial(), "Reversed"), (Hooked(), "hook")])
+def test_gradients_that_autograd_does_not_know_are_kept(model: nn.Module, named: str) -> None:
+    x = torch.randn(2, 5).requires_grad_()
+    with pytest.raises(ModelError, match=named):
+        open_module(model, x)
+    (wanted,) = torch.autograd.grad(model(x).sum(), x)
+    with pytest.warns(UserWarning, match="as written"):
+        (actual,) = torch.autograd.grad(open_lazily(model, rewrite)(x).sum(), x)
+    torch.testing.assert_close(actual, wanted)
+
+
+def test_a_backward_hook_is_refused() -> None:
+    model = Head()
+    model.linear.register_full_backward_hook(lambda *_: None)
+    with pytest.raises(ModelError, match="backward hook on linear"):
+        open_module(model, HOT)
+
+
+class Tempered(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.temperature = 1.0
+        self.bias = torch.zeros(5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        e = torch.exp(x / self.temperature + self.bias)
+        return e / e.sum(-1, keepdim=True)
+
+
+def test_attributes_are_looked_at_again() -> None:
+    fixed: Any = open_module(Tempered(), HOT, rewrite=rewrite)
+    fixed = fixed.patched(softmaxes(fixed)).model()
+    fixed.temperature = 2.0
+    torch.testing.assert_close(fixed(HOT), torch.softmax(HOT / 2, -1))
+    fixed.bias = torch.arange(5.0)
+    torch.testing.assert_close(fixed(HOT), torch.softmax(HOT / 2 + torch.arange(5.0), -1))
