@@ -5,10 +5,12 @@
     sample inputs that a restricted unpickler rejects, and the weight files of older layouts;
   - evaluates: the text of symbolic sizes goes through `sympy.sympify`, which calls `eval`, and that of guards and
     the names of arguments become Python source;
-  - resolves: the target of a node is any dotted name under `torch`, and is called when the graph is run;
+  - resolves: the target of a node, and an operator that is an argument, is any dotted name under `torch`, and is called
+    when the graph is run. Operators of `torch.ops` are among these that write files (`aten.from_file`);
   - loads: compiled libraries (AOTInductor).
-`read` looks at the archive first and refuses all of these, so what is left is plain tensors, operator calls from
-`torch.ops` and arithmetic on sizes. An archive with such parts that is trusted can be loaded with
+`read` looks at the archive first and refuses all of these, so what is left is plain tensors, arithmetic on sizes,
+control flow over graphs in the archive, and the operators of `aten` and `prims` whose schema says that they make
+tensors and numbers from tensors, numbers and settings. An archive with other parts that is trusted can be loaded with
 `torch.export.load` and passed on as an `ExportedProgram`.
 """
 
@@ -21,22 +23,42 @@ import logging
 import pickle
 import re
 import zipfile
+import zlib
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from stabilize.errors import ModelError
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-#: What the deserializer resolves to a function, by prefix …
-_RESOLVED = ("torch", "_operator", "math")
-#: … and of that, what only computes: operators with a namespace, and arithmetic on sizes.
-_COMPUTES = re.compile(
-    r"torch\.ops\.(?!__)\w+\.(?!__[a-z]+__)\w+(\.(?!__)\w+)?|(_operator|math)\.[a-z]\w*|torch\._?sym_\w+"
+#: Calls that are no operators: arithmetic on sizes.
+_ON_SIZES = re.compile(
+    r"_operator\.(add|and_|eq|floordiv|ge|getitem|gt|le|lshift|lt|mod|mul|ne|neg|not_|or_|pos|pow|rshift|sub|truediv)"
+    r"|math\.(?!_)\w+|torch\._?sym_\w+"
 )
+#: Control flow; its bodies are graphs of the archive and looked at like the whole.
+_CONTROL_FLOW = re.compile(
+    r"torch\.ops\.higher_order\.(associative_scan|auto_functionalized(_v2)?|cond|flex_attention|hints_wrapper"
+    r"|invoke_subgraph|map_impl|scan|strict_mode|tag_activation_checkpoint|while_loop|wrap_with_autocast"
+    r"|wrap_with_set_grad_enabled)"
+)
+_OPERATOR = re.compile(r"torch\.ops\.(aten|prims)\.(\w+)\.(\w+)")
+#: What an operator that only computes takes and gives, besides lists of these and None.
+_DATA = frozenset({
+    "Tensor", "int", "float", "bool", "complex", "number", "str", "ScalarType", "Layout", "MemoryFormat", "Device",
+    "Generator",
+})  # fmt: skip
+#: Arguments that are a word from a short list or a message. A string of another name may be a file.
+_SETTINGS = frozenset({
+    "UPLO", "activation", "api_name", "approximate", "assert_msg", "device_type", "driver", "equation", "indexing",
+    "interpolation", "mode", "norm", "ord", "p", "pad_mode", "padding", "padding_side", "reduce", "rounding_mode",
+    "side",
+})  # fmt: skip
+#: Operators that believe the indices or offsets they are given, and read and write outside their tensors.
+_UNCHECKED = re.compile(r"_sparse_\w+_unsafe|_nested_view_from_buffer\w*")
 #: Functions in the text of sizes and guards: constructors of sympy and of torch's own size arithmetic.
 _FUNCTION = re.compile(r"[A-Z]\w*")
 #: Strings in that text: names of symbols and arguments, digits of numbers.
@@ -54,6 +76,8 @@ def read(path: str | Path) -> ExportedProgram:
     try:
         with _quiet("torch.export"):
             return torch.export.load(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
     except Exception as error:  # whatever a damaged archive makes of the deserializer is one thing to the user
         raise ModelError(f"{path}: torch.export.load cannot read it: {_first_line(error)}") from error
 
@@ -76,13 +100,20 @@ def _inspect(path: Path) -> None:
                 reason = _danger(archive, name)
                 if reason is not None:
                     raise ModelError(
-                        f"{path}: {reason}, which could run code from the file; if you trust it, "
-                        "load it with torch.export.load and pass the program to stabilize.optimize"
+                        f"{path}: {reason}; what is not plain tensors and operators on them could run code or write "
+                        "files: if you trust it, load it with torch.export.load and pass the program to "
+                        "stabilize.optimize"
                     )
             if not any(_within(name).startswith("models/") for name in names):
                 raise ModelError(f"{path}: not an archive written by torch.export.save (no model inside)")
-    except (zipfile.BadZipFile, ValueError, RuntimeError, EOFError, KeyError) as error:
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, EOFError, KeyError) as error:
         raise ModelError(f"{path}: not a .pt2 archive, or damaged: {_first_line(error)}") from error
+
+
+def _unreadable(path: Path, error: OSError) -> ModelError:
+    return ModelError(f"{path}: {error.strerror or error}: check the path")
 
 
 def _within(name: str) -> str:
@@ -137,15 +168,48 @@ def _graph_danger(graph: object) -> str | None:
         for text in texts:
             if isinstance(text, str) and not _is_arithmetic(text):
                 return f"{text!r} is not plain arithmetic on sizes"
-        target = item.get("target")
-        if isinstance(target, str) and target.startswith(_RESOLVED) and not _COMPUTES.fullmatch(target):
-            return f"its graph calls {target!r}"
+        for target in (item.get("target"), item.get("as_operator")):
+            reason = _call_danger(target) if isinstance(target, str) else None
+            if reason is not None:
+                return f"its graph calls {target!r}{reason}"
         spec = item.get("in_spec")
         names = [*_strings(item.get("forward_arg_names")), *(_keywords(spec) if isinstance(spec, str) else ())]
         for name in names:
             if not name.isidentifier():
                 return f"{name!r} is not the name of an argument"
     return None
+
+
+def _call_danger(target: str) -> str | None:
+    """What is wrong with `target` unless all it does is make tensors and numbers from tensors and numbers."""
+    if _ON_SIZES.fullmatch(target) or _CONTROL_FLOW.fullmatch(target):
+        return None
+    named = _OPERATOR.fullmatch(target)
+    if named is None:
+        return ", which is no operator of aten or prims"
+    if _UNCHECKED.fullmatch(named[2]):
+        return ", which does not check its arguments"
+    import torch
+
+    space, name, overload = named.groups()
+    try:
+        schema = cast(Any, torch)._C._get_schema(f"{space}::{name}", "" if overload == "default" else overload)
+    except RuntimeError:
+        return f", which torch {torch.__version__} does not have"
+    for argument in schema.arguments:
+        kind = _element(str(argument.real_type))
+        if kind not in _DATA or (kind == "str" and argument.name not in _SETTINGS):
+            return f", which takes more than tensors and numbers ({argument.name})"
+    if any(_element(str(result.real_type)) not in _DATA - {"str"} for result in schema.returns):
+        return ", which gives something else than tensors and numbers"
+    return None
+
+
+def _element(kind: str) -> str:
+    """`List[Optional[Tensor]]` is made of `Tensor`."""
+    while (inside := re.fullmatch(r"(?:List|Optional)\[(.*)\]", kind)) is not None:
+        kind = inside[1]
+    return kind
 
 
 def _keywords(spec: str) -> list[str]:

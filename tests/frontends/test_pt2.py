@@ -180,6 +180,23 @@ def test_archives_that_run_code_are_refused(
         "_operator.__builtins__.get",
         "math.__loader__.load_module",
         "torch.ops.__class__.mro",
+        "torch.ops.aten.__class__.mro",
+        "torch.ops.aten.exp.__class__",
+        "torch.ops.aten.exp",
+        "torch.ops.aten.from_file.default",
+        "torch.ops.aten.from_file.out",
+        "torch.ops.aten.save.default",
+        "torch.ops.aten.absent.default",
+        "torch.ops.aten.set_.source_Storage",
+        "torch.ops.aten._sparse_coo_tensor_unsafe.default",
+        "torch.ops.debugprims.load_tensor.default",
+        "torch.ops.mylib.exp.default",
+        "torch.ops.higher_order.call_torchbind",
+        "_operator.attrgetter",
+        "_operator.methodcaller",
+        "_operator.call",
+        "#custom",
+        "exp",
     ],
 )
 def test_graphs_that_call_other_things_than_operators_are_refused(
@@ -188,6 +205,81 @@ def test_graphs_that_call_other_things_than_operators_are_refused(
     changed = edit_text(records, "models/model.json", r"torch\.ops\.aten\.exp\.default", target)
     with pytest.raises(ModelError, match=re.escape(repr(target))):
         read(save(changed, tmp_path / "net.pt2"))
+
+
+class Sum(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        t = torch.zeros(16)
+        t.fill_(65.0)
+        return x + t.sum()
+
+
+def test_a_graph_that_overwrites_a_file_is_refused(tmp_path: Path) -> None:
+    """aten.from_file maps a file into a tensor; what is written to the tensor is written to the file."""
+    victim = tmp_path / "precious"
+    victim.write_bytes(b"secret content, please keep!!!!!")
+    x = torch.zeros(2)
+    buffer = io.BytesIO()
+    torch.export.save(torch.export.export(Sum(), (x,)), buffer)
+    with zipfile.ZipFile(buffer) as archive:
+        records = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+
+    def edit(tree: dict) -> None:
+        node = tree["graph_module"]["graph"]["nodes"][0]
+        node["target"] = "torch.ops.aten.from_file.default"
+        node["inputs"] = [
+            {"name": "filename", "arg": {"as_string": str(victim)}, "kind": 1},
+            {"name": "shared", "arg": {"as_bool": True}, "kind": 2},
+            {"name": "size", "arg": {"as_int": 8}, "kind": 2},
+        ]
+
+    path = save(edit_json(records, "models/model.json", edit), tmp_path / "net.pt2")
+    with pytest.raises(ModelError, match=r"aten\.from_file.*filename"):
+        read(path)
+    assert victim.read_bytes().startswith(b"secret")
+
+    torch.export.load(path).module()(x)
+    assert not victim.read_bytes().startswith(b"secret"), "harmless: this archive does not test anything"
+
+
+def test_operators_that_are_arguments_are_looked_at(records: Records, tmp_path: Path) -> None:
+    def edit(tree: dict) -> None:
+        tree["graph_module"]["graph"]["nodes"][0]["inputs"][0]["arg"] = {"as_operator": "torch.hub.load"}
+
+    with pytest.raises(ModelError, match=re.escape("'torch.hub.load'")):
+        read(save(edit_json(records, "models/model.json", edit), tmp_path / "net.pt2"))
+
+
+class Everyday(torch.nn.Module):
+    """Operators with settings that are strings, control flow, arithmetic on sizes."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        with torch.no_grad():
+            t = torch.cond(x.sum() > 0, lambda a: a.exp(), lambda a: a - 1, (x,))
+        return (
+            t / x.shape[0],
+            torch.div(x, 3, rounding_mode="floor"),
+            torch.nn.functional.gelu(x, approximate="tanh"),
+            torch.einsum("ij,kj->ik", x, x),
+            torch.searchsorted(x.sort().values, x, side="right"),
+            (x > 0) & (x < 1),
+        )
+
+
+@pytest.mark.parametrize("decomposed", [False, True])
+def test_operators_that_models_use_are_read(decomposed: bool, tmp_path: Path) -> None:
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    program = torch.export.export(Everyday(), (x,), dynamic_shapes=({0: torch.export.Dim("n", min=2)},))
+    program = program.run_decompositions() if decomposed else program
+    torch.export.save(program, tmp_path / "net.pt2")
+    torch.testing.assert_close(read(tmp_path / "net.pt2").module()(x), Everyday()(x))
+
+
+@pytest.mark.parametrize("name", ["absent.pt2", "folder.pt2"])
+def test_what_is_no_file_is_one_error(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder.pt2").mkdir()
+    with pytest.raises(ModelError, match=re.escape(str(tmp_path / name))):
+        read(tmp_path / name)
 
 
 @pytest.mark.parametrize(
