@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from stabilize.errors import ModelError, UsageError
@@ -15,6 +16,7 @@ from stabilize.report import Report
 if TYPE_CHECKING:
     import torch
 
+    from stabilize.frontends.fx_hosts import ExportedHost
     from stabilize.frontends.fx_module import Rewrite
     from stabilize.verify.certificate import Certificate
 
@@ -33,8 +35,8 @@ def optimize(
     allow: str = ...,
     ranges: Mapping[str, tuple[float, float]] | None = ...,
     dynamic_shapes: object = ...,
-    select: Collection[str] | None = ...,
-    ignore: Collection[str] | None = ...,
+    select: str | Collection[str] | None = ...,
+    ignore: str | Collection[str] | None = ...,
     certify: bool = ...,
     return_report: Literal[False] = False,
     progress: Progress | None = ...,
@@ -48,8 +50,8 @@ def optimize(
     allow: str = ...,
     ranges: Mapping[str, tuple[float, float]] | None = ...,
     dynamic_shapes: object = ...,
-    select: Collection[str] | None = ...,
-    ignore: Collection[str] | None = ...,
+    select: str | Collection[str] | None = ...,
+    ignore: str | Collection[str] | None = ...,
     certify: bool = ...,
     return_report: Literal[True],
     progress: Progress | None = ...,
@@ -62,8 +64,8 @@ def optimize(
     allow: str = "exact",
     ranges: Mapping[str, tuple[float, float]] | None = None,
     dynamic_shapes: object = None,
-    select: Collection[str] | None = None,
-    ignore: Collection[str] | None = None,
+    select: str | Collection[str] | None = None,
+    ignore: str | Collection[str] | None = None,
     certify: bool = True,
     return_report: bool = False,
     progress: Progress | None = None,
@@ -79,7 +81,7 @@ def optimize(
     allow: "exact" (equal over the reals) or "approximate" (may drop an epsilon or fill a limit; every use is listed).
     ranges: input name → (lowest, highest) value it takes.
     dynamic_shapes: as for `torch.export.export`, when a module is exported here.
-    select, ignore: rule codes or prefixes of them ("STB1") to apply, or not to.
+    select, ignore: a rule code or the beginning of one ("STB1"), or several of them, to apply, or not to.
     certify: judge each rewrite against arbitrary precision and decline those that are worse anywhere.
     return_report: return `(model, Report)`.
     progress: called with (rewrites so far, rule name) as the run goes on.
@@ -90,12 +92,19 @@ def optimize(
     Raises UsageError for wrong arguments, ModelError for a model that cannot be read or captured, MissingExtraError
     for an ONNX model without the `onnx` extra.
     """
-    request = Request(form, allow, dict(ranges or {}), select, ignore or (), certify)
-    _check(request)
+    request = Request(
+        _one_of("form", form, FORMS),
+        _one_of("allow", allow, ALLOWED),
+        _ranges(ranges),
+        None if select is None else _codes("select", select),
+        () if ignore is None else _codes("ignore", ignore),
+        certify,
+    )
     name = _name(model)
     if example_inputs is None and _is_plain_module(model):
         return _optimize_lazily(model, request, name, dynamic_shapes, return_report)
     host = open_host(model, example_inputs, dynamic_shapes, rewrite=lambda variant: run(variant, request, name)[0])
+    _check_names(request, host)
     rewritten, report = run(host, request, name, progress)
     fixed = rewritten.model()
     return (fixed, report) if return_report else fixed
@@ -142,7 +151,12 @@ def _optimize_lazily(
 
     if return_report:
         raise UsageError("return_report needs example_inputs: without them the module is captured at its first call")
-    return open_lazily(model, lambda host: run(host, request, name)[0], dynamic_shapes)
+
+    def rewrite(host: ExportedHost) -> ExportedHost:
+        _check_names(request, host)
+        return run(host, request, name)[0]
+
+    return open_lazily(model, rewrite, dynamic_shapes)
 
 
 def _is_plain_module(model: object) -> bool:
@@ -151,14 +165,55 @@ def _is_plain_module(model: object) -> bool:
     return torch is not None and isinstance(model, torch.nn.Module) and not isinstance(model, torch.fx.GraphModule)
 
 
-def _check(request: Request) -> None:
-    if request.form not in FORMS:
-        raise UsageError(f"form {request.form!r} is not one of {', '.join(FORMS)}")
-    if request.allow not in ALLOWED:
-        raise UsageError(f"allow {request.allow!r} is not one of {', '.join(ALLOWED)}")
-    for name, bounds in request.ranges.items():
-        if len(bounds) != 2 or not bounds[0] <= bounds[1]:
-            raise UsageError(f"ranges[{name!r}] is {bounds}: give (lowest, highest)")
+def _one_of(argument: str, given: object, known: tuple[str, ...]) -> str:
+    if not isinstance(given, str) or given not in known:
+        raise UsageError(f"{argument} {given!r} is not one of {', '.join(known)}")
+    return given
+
+
+def _codes(argument: str, given: object) -> tuple[str, ...]:
+    """Codes or beginnings of codes; UsageError for one that no rule has."""
+    codes = (given,) if isinstance(given, str) else given
+    if not isinstance(codes, Iterable):
+        raise UsageError(f"{argument} is {given!r}: give a rule code or several, like ['STB101', 'STB3']")
+    from stabilize.passes import cancellation
+    from stabilize.passes.catalogue import CATALOGUE
+
+    known = {rule.code for rule in (*CATALOGUE, *cancellation.BEFORE_FAMILY, *cancellation.RULES)}
+    result: list[str] = []
+    for code in cast("Iterable[object]", codes):
+        if not isinstance(code, str) or not code or not any(rule.startswith(code) for rule in known):
+            beginnings = ", ".join(sorted({rule[:4] for rule in known}))
+            raise UsageError(f"{argument} {code!r} is no rule: codes begin with {beginnings}")
+        result.append(code)
+    return tuple(result)
+
+
+def _ranges(given: object) -> dict[str, tuple[float, float]]:
+    """Pairs of numbers by input name, in order; UsageError for anything else."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise UsageError(f"ranges is {given!r}: give a mapping from input names to (lowest, highest)")
+    result: dict[str, tuple[float, float]] = {}
+    for name, bounds in cast("Mapping[object, object]", given).items():
+        pair = tuple(cast("Sequence[object]", bounds)) if isinstance(bounds, (tuple, list)) else ()
+        match pair:
+            case (Real() as low, Real() as high) if isinstance(name, str) and low <= high:
+                result[name] = (float(low), float(high))
+            case _:
+                raise UsageError(f"ranges[{name!r}] is {bounds!r}: give (lowest, highest), two numbers")
+    return result
+
+
+def _check_names(request: Request, host: Host) -> None:
+    """UsageError for a range of something that is no input of the model."""
+    view = host.view
+    inputs = [n for n, v in view.bindings.items() if v.op == "input" and v.attr("name") == n]
+    inputs = [name for name in inputs if name not in view.parameters]
+    unknown = [name for name in request.ranges if name not in inputs]
+    if unknown:
+        raise UsageError(f"ranges[{unknown[0]!r}]: no such input; the inputs are {', '.join(inputs) or 'none'}")
 
 
 def open_host(
@@ -188,15 +243,17 @@ def open_host(
 
 def _is_onnx(model: object) -> bool:
     """A ModelProto, an onnx_ir.Model or an ONNXProgram, told without importing any of them."""
-    kind = type(model)
-    return kind.__module__.partition(".")[0] in ("onnx", "onnx_ir") or kind.__name__ == "ONNXProgram"
+    kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(model).__mro__}
+    return bool(kinds & {("onnx", "ModelProto"), ("onnx_ir", "Model"), ("torch", "ONNXProgram")})
 
 
 def load(path: str | os.PathLike[str]) -> object:
     """Read a model file: `onnx.ModelProto` from `.onnx`, `ExportedProgram` from `.pt2`.
 
-    Raises ModelError naming the file when it is neither, missing or damaged.
+    Raises ModelError naming the file when it is neither, missing or damaged, UsageError when `path` is no path.
     """
+    if not _is_path(path):
+        raise UsageError(f"cannot load {path!r}: give the path of a .onnx or .pt2 file")
     suffix = os.path.splitext(str(os.fspath(path)))[1].lower()
     if suffix == ".onnx":
         from stabilize.frontends.onnx_files import load as load_onnx

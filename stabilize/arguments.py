@@ -11,6 +11,7 @@ import re
 import sys
 import traceback
 import zipfile
+import zlib
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,21 +47,31 @@ class Subject:
     model: Path | ExportedProgram
 
 
+def suffix_of(text: str) -> Literal[".onnx", ".pt2"] | None:
+    """The ending of MODEL: that of a file, or None for `package.module:factory`; UsageError when it is neither."""
+    match Path(text).suffix.lower():
+        case ".onnx" | ".pt2" as suffix:
+            return suffix
+        case _:
+            if _FACTORY.fullmatch(text):
+                return None
+            raise UsageError(f"{text or repr(text)}: not a model file: expected .onnx, .pt2 or package.module:factory")
+
+
 def read_model(text: str) -> Subject:
     """Resolve MODEL: a `.onnx` file, a `.pt2` file, or `package.module:factory`.
 
     Raises UsageError when `text` is none of these, ModelError or OSError when it cannot be read.
     """
-    suffix = Path(text).suffix.lower()
-    if suffix == ".onnx":
-        return Subject(text, "onnx", _existing(text))
-    if suffix == ".pt2":
-        from stabilize.frontends.pt2 import read
+    match suffix_of(text):
+        case ".onnx":
+            return Subject(text, "onnx", _existing(text))
+        case ".pt2":
+            from stabilize.frontends.pt2 import read
 
-        return Subject(text, "torch", read(_existing(text)))
-    if _FACTORY.fullmatch(text):
-        return _from_factory(text)
-    raise UsageError(f"MODEL is a .onnx file, a .pt2 file or package.module:factory, not {text!r}")
+            return Subject(text, "torch", read(_existing(text)))
+        case None:
+            return _from_factory(text)
 
 
 def _existing(text: str) -> Path:
@@ -144,11 +155,12 @@ def read_arrays(path: str) -> Arrays:
     import numpy as np
 
     try:
-        with np.load(_existing(path), allow_pickle=False) as data:
-            if not isinstance(data, np.lib.npyio.NpzFile):
-                raise ModelError(f"{path}: one array, not a .npz file of named arrays")
+        data = cast(object, np.load(_existing(path), allow_pickle=False))
+        if not isinstance(data, np.lib.npyio.NpzFile):
+            raise ModelError(f"{path}: one array, not a .npz file of named arrays: write it with numpy.savez")
+        with data:
             return cast("Arrays", {name: data[name] for name in data.files})
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, RuntimeError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
         raise ModelError(f"{path}: not a readable .npz file: {error}") from error
 
 
@@ -159,7 +171,10 @@ def bind_inputs(subject: Subject, arrays: Arrays, file: str) -> object:
     import torch
 
     program = cast("ExportedProgram", subject.model)
-    tensors = {name: torch.as_tensor(array) for name, array in arrays.items()}
+    try:
+        tensors = {name: torch.as_tensor(array) for name, array in arrays.items()}
+    except TypeError as error:
+        raise ModelError(f"{file}: an array that is no tensor: {error}") from error
     names = list(program.graph_signature.user_inputs)
     if set(tensors) == {f"arr_{i}" for i in range(len(names))}:
         flat = [tensors[f"arr_{i}"] for i in range(len(names))]

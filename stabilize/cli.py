@@ -116,10 +116,10 @@ def optimize_command(
 
     Prints one line per rewrite. Exits with 1 when something was found and left as it was.
     """
-    from stabilize.arguments import check_output, read_model, write_file, write_model
+    from stabilize.arguments import check_output, read_model, suffix_of, write_file, write_model
     from stabilize.report import counted
 
-    target = check_output(output, ".onnx" if model.lower().endswith(".onnx") else ".pt2")
+    target = check_output(output, suffix_of(model) or ".pt2")
     report_path = check_output(report_file, ".json") if report_file else None
     with _session(f"reading {model}") as show:
         subject = read_model(model)
@@ -157,8 +157,10 @@ def certify_command(context: click.Context, before: str, after: str, input_data:
     Without --input-data, the inputs a PyTorch model was exported with are used, or random ones for ONNX. One may be a
     PyTorch model and the other its ONNX export. Exits with 1 when B is worse than A somewhere.
     """
-    from stabilize.arguments import bind_inputs, read_arrays, read_model
+    from stabilize.arguments import bind_inputs, read_arrays, read_model, suffix_of
 
+    for model in (before, after):
+        suffix_of(model)
     arrays = read_arrays(input_data) if input_data else None
     with _session(f"reading {before} and {after}") as show:
         first, second = read_model(before), read_model(after)

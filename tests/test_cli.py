@@ -242,6 +242,15 @@ def test_certify_compares_a_model_with_its_export(run: Callable[..., Outcome]) -
         (["optimize", "models:head", "-o", "fifo.pt2"], "not a regular file"),
         (["optimize", "models:head", "-o", "x.pt2", "--report", "x.txt"], ".json"),
         (["optimize", "README", "-o", "x.pt2"], "README"),
+        (["optimize", "ok.txt", "-o", "o.onnx"], "stabilize: ok.txt: not a model file: expected .onnx, .pt2 or pack"),
+        (["optimize", "", "-o", "o.onnx"], "stabilize: '': not a model file: expected .onnx, .pt2 or package.module:"),
+        (["certify", "models:head", "ok.txt"], "stabilize: ok.txt: not a model file"),
+        (
+            ["optimize", "models:head", "-o", "x.pt2", "--select", "FOO"],
+            "select 'FOO' is no rule: codes begin with STB1",
+        ),
+        (["optimize", "models:head", "-o", "x.pt2", "--select", "STB1,STB9"], "select 'STB9'"),
+        (["optimize", "models:head", "-o", "x.pt2", "--ignore", "stb101"], "ignore 'stb101'"),
         (["optimize", "models.head", "-o", "x.pt2"], "models.head"),
         (["optimize", "absent.onnx", "-o", "x.onnx"], "absent.onnx: no such file"),
         (["optimize", "absent.pt2", "-o", "x.pt2"], "absent.pt2: no such file"),
@@ -260,6 +269,11 @@ def test_certify_compares_a_model_with_its_export(run: Callable[..., Outcome]) -
         (["certify", "models:head", "models:clean", "--input-data", "absent.npz"], "absent.npz"),
         (["certify", "models:head", "models:clean", "--input-data", "text.npz"], "text.npz"),
         (["certify", "models:head", "models:clean", "--input-data", "pickle.npz"], "pickle.npz"),
+        (["certify", "models:head", "models:clean", "--input-data", "one.npy"], "one.npy: one array, not a .npz file"),
+        (
+            ["certify", "models:head", "models:clean", "--input-data", "words.npz"],
+            "words.npz: an array that is no tensor",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -271,6 +285,8 @@ def test_one_line_and_status_2(run: Callable[..., Outcome], arguments: list[str]
     for name in ("empty.onnx", "empty.pt2"):
         Path(name).touch()
     np.savez("pickle.npz", x=np.array([{}], dtype=object))
+    np.savez("words.npz", x=np.array(["a"]))
+    np.save("one.npy", np.ones((3, 5), np.float32))
     before = sorted(os.listdir())
     assert named in one_line(run(*arguments))
     assert sorted(set(os.listdir()) - {"__pycache__"}) == before
