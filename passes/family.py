@@ -8,6 +8,7 @@ and brings none of its own, it is proposed. Which rule a proposal belongs to is 
 from __future__ import annotations
 
 from stabilize.formats import FORMATS
+from stabilize.graph.build import constant_of
 from stabilize.graph.value import Value
 from stabilize.passes.catalogue import FAMILY, GENERIC
 from stabilize.passes.emit import Term, terms_of
@@ -31,9 +32,16 @@ def propose(ctx: Context, value: Value) -> Proposal | None:
         new = _index_sink(ctx, value)
     else:
         new = _linear_sink(ctx, value)
-    if new is None or not ctx.repairs(value, new):
+    if new is None or _is_number(new) or not ctx.repairs(value, new):
         return None
     return classify(ctx, value, new).proposal(value, new)
+
+
+def _is_number(value: Value) -> bool:
+    """e/e as 1 would be 1 where e is NaN."""
+    while value.op in ("cast", "expand"):
+        value = value.operands[0]
+    return constant_of(value) is not None
 
 
 def classify(ctx: Context, old: Value, new: Value) -> Rule:

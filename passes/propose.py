@@ -41,6 +41,7 @@ PROPOSERS: tuple[Proposer, ...] = (
 
 def context(view: View, options: Options, ranges: dict[str, tuple[float, float]] | None = None) -> Context:
     """Read a view: the engine over every value the model computes."""
+    view.builder.detaches = options.host != "onnx"
     engine = Engine(view.builder)
     host_size = len(view.builder.graph)
     given = {v: ranges[n] for n, v in view.bindings.items() if ranges and n in ranges}
@@ -60,9 +61,13 @@ def proposals(view: View, ctx: Context, accept: Callable[[Proposal], Value | Non
     replaced: dict[Value, Value] = {}
     live = set(view.outputs)
     bound = set(view.bindings.values())
-    host = sorted({*cone(view.outputs)}, key=lambda v: -v.index)
+    host = cone(view.outputs)
+    varying: set[Value] = set()
     for value in host:
-        if value not in live:
+        if value.op in ("input", "opaque") or any(o in varying for o in value.operands):
+            varying.add(value)
+    for value in reversed(host):
+        if value not in live or value not in varying:
             continue
         if value not in bound:
             live.update(value.operands)

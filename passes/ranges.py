@@ -25,6 +25,7 @@ from stabilize.passes.scaled import Engine, number_of
 
 INF = math.inf
 _DEPTH = 5  # relations applied one after the other to bound a form
+_MOST_STEPS = 1000  # forms looked at to bound one: relations between many atoms are given up
 _USELESS = -1e30  # a lower bound of an exponent that says nothing: what a clamp to the largest number leaves
 
 
@@ -63,6 +64,7 @@ class Ranges:
         self._coarse = frozenset(coarse)
         self._given = dict(given or {})
         self._ranges: dict[Value, Range] = {}
+        self._steps = 0
 
     def of(self, value: Value) -> Range:
         found = self._ranges.get(value)
@@ -114,7 +116,11 @@ class Ranges:
     def bounds(self, form: Linear) -> tuple[float, float]:
         """(lo, hi) of a linear form over the reals."""
         form = self._attached(form)
-        return self._lower(form, _DEPTH), -self._lower(form.scale(Fraction(-1)), _DEPTH)
+        return self._least(form), -self._least(form.scale(Fraction(-1)))
+
+    def _least(self, form: Linear) -> float:
+        self._steps = _MOST_STEPS
+        return self._lower(form, _DEPTH)
 
     def _attached(self, form: Linear) -> Linear:
         """`form` seen through what changes gradients (detach) or infinities (a clamp to ±the largest number) only."""
@@ -128,17 +134,18 @@ class Ranges:
 
     def _lower(self, form: Linear, depth: int) -> float:
         best = self._lower_by_parts(form)
-        if depth and best < _USELESS:
+        self._steps -= 1
+        if depth and best < _USELESS and self._steps > 0:
             for atom, k in form.terms:
                 rest = form - Linear.of(atom).scale(k)
                 for weaker in self._weaken(atom, k):
                     if len((rest + weaker).terms) <= len(form.terms):
                         best = max(best, self._lower(rest + weaker, depth - 1))
-                if atom.op == "maximum" and k == 1:
-                    best = max(best, self._lower_max([self.engine.linear(o) + rest for o in atom.operands], depth - 1))
-                if atom.op in ("maximum", "minimum"):  # at every point it is one of the two
-                    cases = [rest + self.engine.linear(o).scale(k) for o in atom.operands if not _is_limit(o)]
-                    best = max(best, min(self._lower(case, depth - 1) for case in cases))
+                if atom.op in ("maximum", "minimum"):  # at every point it is one of them
+                    forms = [self.engine.linear(o) for o in _choices(atom)]
+                    if atom.op == "maximum" and k == 1:
+                        best = max(best, self._lower_max([f + rest for f in forms], depth - 1))
+                    best = max(best, min(self._lower(rest + f.scale(k), depth - 1) for f in forms))
         return best
 
     def _lower_max(self, forms: list[Linear], depth: int) -> float:
@@ -146,10 +153,16 @@ class Ranges:
         forms = [self._attached(f) for f in forms]
         best = max(self._lower(f, depth - 1) for f in forms) if depth > 0 else -INF
         shift = next((a for a, k in forms[0].terms if k == -1 and a.op == "maximum"), None)
-        if best > _USELESS or depth <= 0 or shift is None or any(f.coefficient(shift) != -1 for f in forms):
+        if (
+            best > _USELESS
+            or depth <= 0
+            or self._steps <= 0
+            or shift is None
+            or any(f.coefficient(shift) != -1 for f in forms)
+        ):
             return best
         shifted = [f + Linear.of(shift) for f in forms]
-        cases = [[f - self.engine.linear(o) for f in shifted] for o in shift.operands]
+        cases = [[f - self.engine.linear(o) for f in shifted] for o in _choices(shift)]
         return max(best, min(self._lower_max(case, depth - 1) for case in cases))
 
     def _lower_by_parts(self, form: Linear) -> float:
@@ -166,7 +179,7 @@ class Ranges:
             return [w for form in self._weaken(atom.operands[0], k) if (w := e.algebra.view(form, atom)) is not None]
         below: list[Linear] = []
         if atom.op in ("logsumexp", "max", "softplus", "maximum", "relu", "topk_values") and k > 0:
-            below += [e.linear(o).scale(k) for o in atom.operands]  # each is ≥ its own operands
+            below += [e.linear(o).scale(k) for o in _choices(atom)]  # each is ≥ its own operands
             if atom.op == "logsumexp":
                 below.append(e.algebra.max(e.linear(atom.operands[0]), atom.axes, atom.operands[0].shape).scale(k))
                 below.append(self._restricted_lse(atom, k))
@@ -201,8 +214,23 @@ class Ranges:
             if shown is not None and atom.op == "max":
                 return [e.algebra.max(e.linear(shown), atom.axes, atom.operands[0].shape).scale(k)]
         if atom.op == "minimum":
-            return [e.linear(o).scale(k) for o in atom.operands]
+            return [e.linear(o).scale(k) for o in _choices(atom)]
         return []
+
+
+def _choices(atom: Value) -> list[Value]:
+    """The operands of an atom; of a maximum of maxima all of them, but for clamps to the format's limits."""
+    if atom.op not in ("maximum", "minimum"):
+        return list(atom.operands)
+    found: list[Value] = []
+    stack = list(reversed(atom.operands))
+    while stack:
+        operand = stack.pop()
+        if operand.op == atom.op:
+            stack.extend(reversed(operand.operands))
+        elif not _is_limit(operand):
+            found.append(operand)
+    return found
 
 
 def _transparent(atom: Value) -> Value:

@@ -80,7 +80,7 @@ class Engine:
         """Read the host's values, given in topological order; its own sums are remembered for emission."""
         for value in values:
             form = self.linear(value)
-            if value.op in _DIRECT and form.single is not value and self._direct(value):
+            if value.op in _DIRECT and form.single is None and self._direct(value):
                 self.algebra.remember(form, value)
             self.scaled(value)
 
@@ -492,6 +492,9 @@ def _two_terms(e: Engine, v: Value, sign: Fraction) -> Scaled | None:
     ka, kb = a.number, b.number
     if kb == 0 and b.trivial:  # an ε that the format rounded to 0
         return None if a.trivial else a
+    for one, other in ((a, b), (b, a)):
+        if sign > 0 and other.trivial and (other.number or 0) > 0 and e.weighted(one.coefficient) is not None:
+            return e.supported(one, other.number)
     if a.trivial and b.trivial:
         return _sech_squared(e, v) if ka == 1 and sign < 0 else None
     if a.exponent == b.exponent:

@@ -142,7 +142,9 @@ def truth_and_bound(output: Value, leaves: Mapping[Value, torch.Tensor]) -> tupl
     term = analyse(output, leaves, arrays, {}, fmt).term
     k = LONGEST + 16 + 2 * Scales.of(fmt).exponent_unit * Scales.of(fmt).reach
     size = np.maximum(np.abs(term.v.numpy()), fmt.min_normal)
-    return exact, np.asarray((k + 1) * fmt.u * (term.error.numpy() + size) + 2 * fmt.tiny)
+    # PyTorch's sigmoid and matrix products give 0 for a subnormal result (but not in float16)
+    flushed = 0.0 if output.dtype == "float16" else fmt.min_normal
+    return exact, np.asarray((k + 1) * fmt.u * (term.error.numpy() + size) + 2 * fmt.tiny + flushed)
 
 
 def harm(before: torch.Tensor, after: torch.Tensor, exact: np.ndarray, allowed: Floats) -> np.ndarray:

@@ -20,6 +20,8 @@ class Builder:
 
     def __init__(self, graph: Graph | None = None) -> None:
         self.graph = Graph() if graph is None else graph
+        #: whether new values may be detached: a host without gradients has no operator for it
+        self.detaches = True
 
     # --- leaves -------------------------------------------------------------------------------------------
 
@@ -38,6 +40,8 @@ class Builder:
 
     def make(self, op: str, *operands: Value, **attrs: Attr) -> Value:
         """`op` applied to values; ShapeError when the types do not fit."""
+        if op == "detach" and not self.detaches:
+            return operands[0]
         row = VOCABULARY[op]
         if not row.arity[0] <= len(operands) <= row.arity[1] or set(attrs) != set(row.attrs):
             raise ShapeError(f"{op} takes {row.arity[0]} to {row.arity[1]} operands and attributes {row.attrs}")
