@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
+import numpy as np
 import onnx_ir as ir
 
 from stabilize.graph.build import Builder
 from stabilize.graph.value import Dim, TensorType, Value
 
-Contents: TypeAlias = Mapping[str, tuple[Dim, ...]]
-"""Host name → the elements of an integer value of rank 0 or 1, as far as they are known before a run."""
+Contents: TypeAlias = Mapping[str, np.ndarray]
+"""Host name → a small array that is known before a run; sizes among its elements may be symbols (dtype object)."""
 
 
 @final
@@ -25,7 +26,7 @@ class Refused(Exception):
 class Call:
     """A node being read.
 
-    args: operands, None where an optional input is absent; contents: integers known so far, by host name;
+    args: operands, None where an optional input is absent; contents: arrays known so far, by host name;
     stated: what the host states about each output.
     """
 
@@ -66,10 +67,17 @@ class Call:
         """The attribute `axis`, counted from the front."""
         return normal(self.int_attr("axis", default), rank)
 
-    def dims(self, index: int) -> tuple[Dim, ...] | None:
-        """The elements of the integer input `index`; None when it is absent or not known."""
+    def content(self, index: int) -> np.ndarray | None:
+        """Input `index` as an array; None when it is absent or not known."""
         host = self.node.inputs[index] if index < len(self.node.inputs) else None
         return None if host is None else self.contents.get(host.name or "")
+
+    def dims(self, index: int) -> tuple[Dim, ...] | None:
+        """The elements of the integer input `index`, of rank 0 or 1; None when it is absent or not known."""
+        array = self.content(index)
+        if array is None or array.dtype.kind not in "iuO" or array.ndim > 1:
+            return None
+        return tuple(array.reshape(-1).tolist())
 
     def given(self, index: int) -> bool:
         """Whether input `index` is there at all."""
@@ -91,6 +99,19 @@ class Call:
         if len(numbers) != len(dims):
             raise Refused(f"{name} is symbolic")
         return numbers
+
+    def bounds(self, rank: int) -> list[tuple[int, int, int, int]]:
+        """Of a Slice: axis, start, end and step, for each axis that it cuts."""
+        starts, ends = self.ints("starts", 1), self.ints("ends", 2)
+        if starts is None or ends is None:
+            raise Refused("no bounds")
+        axes = self.ints("axes", 3)
+        axes = tuple(range(len(starts))) if axes is None else tuple(normal(a, rank) for a in axes)
+        steps = self.ints("steps", 4)
+        steps = (1,) * len(starts) if steps is None else steps
+        if not len(starts) == len(ends) == len(axes) == len(steps) or len(set(axes)) < len(axes) or 0 in steps:
+            raise Refused("bounds that do not fit together")
+        return list(zip(axes, starts, ends, steps, strict=True))
 
     def out_shape(self) -> tuple[Dim, ...]:
         """The shape that the host states for the first output."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-import onnx_ir as ir
+import numpy as np
 
 from stabilize.formats import is_float
 from stabilize.frontends.onnx_call import Call, Refused, Row, normal
@@ -28,7 +28,7 @@ def _unsqueeze(call: Call) -> Value:
     if axes is None:
         raise Refused("no axes")
     rank = x.type.rank + len(axes)
-    return call.builder.unsqueeze(x, sorted(normal(a, rank) for a in axes))
+    return call.builder.unsqueeze(x, _distinct(axes, rank))
 
 
 def _squeeze(call: Call) -> Value:
@@ -37,14 +37,25 @@ def _squeeze(call: Call) -> Value:
         if not all(isinstance(d, int) for d in x.shape):
             raise Refused("which axes are of size 1 is not known")
         axes = tuple(i for i, d in enumerate(x.shape) if d == 1)
-    return call.builder.squeeze(x, sorted(normal(a, x.type.rank) for a in axes))
+    return call.builder.squeeze(x, _distinct(axes, x.type.rank))
+
+
+def _distinct(axes: Sequence[int], rank: int) -> list[int]:
+    found = sorted({normal(a, rank) for a in axes})
+    if len(found) < len(axes):
+        raise Refused(f"an axis twice in {tuple(axes)}")
+    return found
 
 
 def _reshape(call: Call) -> Value:
     x, target = call.x(), call.dims(1)
     if target is None:
         return _reshaped(call, x, call.out_shape())
+    if any(isinstance(d, int) and d < -1 for d in target) or target.count(-1) > 1:
+        raise Refused(f"a reshape to {target}")
     keep = not call.int_attr("allowzero", 0)
+    if keep and 0 in target[x.type.rank :]:
+        raise Refused("an axis kept that is not there")
     shape = tuple(x.shape[i] if d == 0 and keep else d for i, d in enumerate(target))
     if -1 in shape:
         rest = _quotient(x.shape, [d for d in shape if d != -1])
@@ -84,7 +95,7 @@ def _reshaped(call: Call, x: Value, shape: tuple[Dim, ...]) -> Value:
 def _flatten(call: Call) -> Value:
     x = call.x()
     axis = call.int_attr("axis", 1)
-    axis = axis + x.type.rank if axis < 0 else axis
+    axis = axis if axis == x.type.rank else normal(axis, x.type.rank)
     halves = (x.shape[:axis], x.shape[axis:])
     shape: list[Dim] = []
     for half in halves:
@@ -108,13 +119,8 @@ def _expand(call: Call) -> Value:
 
 def _slice(call: Call) -> Value:
     x = call.x()
-    starts, ends = call.ints("starts", 1), call.ints("ends", 2)
-    if starts is None or ends is None:
-        raise Refused("no bounds")
-    axes = call.ints("axes", 3) or tuple(range(len(starts)))
-    steps = call.ints("steps", 4) or (1,) * len(starts)
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        x = sliced(call, x, normal(axis, x.type.rank), start, end, step)
+    for axis, start, end, step in call.bounds(x.type.rank):
+        x = sliced(call, x, axis, start, end, step)
     return x
 
 
@@ -140,6 +146,8 @@ def _split(call: Call) -> tuple[Value, ...]:
     if pieces is None:
         each = -(-size // parts)
         pieces = tuple(min(each, size - i * each) for i in range(parts))
+    if len(pieces) != parts or sum(pieces) != size or min(pieces) < 0:
+        raise Refused(f"an axis of {size} in {parts} parts of {pieces}")
     bounds = [sum(pieces[:i]) for i in range(parts + 1)]
     return tuple(sliced(call, x, axis, a, b, 1) for a, b in pairwise(bounds))
 
@@ -214,8 +222,8 @@ def _one_hot(call: Call) -> Value:
         perm = list(range(rank - 1))
         perm.insert(axis, rank - 1)
         hot = builder.make("transpose", hot, perm=tuple(perm))
-    known = call.contents.get(call.node.inputs[2].name or "") if call.node.inputs[2] is not None else None
-    if known == (0, 1):
+    known = call.content(2)
+    if known is not None and known.shape == (2,) and known.tobytes() == np.arange(2).astype(known.dtype).tobytes():
         return builder.cast(hot, values.dtype)
     off = builder.squeeze(builder.make("slice", values, axis=0, start=0, stop=1, step=1), [0])
     on = builder.squeeze(builder.make("slice", values, axis=0, start=1, stop=2, step=1), [0])
@@ -223,10 +231,13 @@ def _one_hot(call: Call) -> Value:
 
 
 def _range(call: Call) -> Value:
-    bounds = [call.dims(i) or (None,) for i in range(3)]
-    (start, *_), (limit, *_), (step, *_) = bounds
-    if start != 0 or step != 1 or limit is None or (isinstance(limit, int) and limit < 0):
+    start, limit, step = (None if a is None or a.size != 1 else a.item() for a in map(call.content, range(3)))
+    if start != 0 or step != 1 or not isinstance(limit, (int, float, str)):
         raise Refused("not 0, 1, …, n−1")
+    if not isinstance(limit, str):
+        if limit < 0 or limit != math.floor(limit):
+            raise Refused("a limit that is no size")
+        limit = int(limit)
     return call.builder.make("arange", size=limit, dtype=call.x().dtype)
 
 
@@ -237,13 +248,16 @@ def _constant_of_shape(call: Call) -> Value:
     if number is None or dtype == "other":
         raise Refused("a fill value outside the vocabulary")
     shape = call.dims(0)
+    if any(isinstance(d, int) and d < 0 for d in shape or ()):
+        raise Refused(f"the shape {shape}")
     return call.builder.constant(number, dtype, call.out_shape() if shape is None else shape)
 
 
 def _eye_like(call: Call) -> Value:
     """1 where column − row = k, else 0."""
     builder, x = call.builder, call.x()
-    dtype = DTYPES.get(ir.DataType(call.int_attr("dtype", int(DATA_TYPES.get(x.dtype, 0)))), "other")
+    wanted = call.int_attr("dtype", int(DATA_TYPES.get(x.dtype, 0)))
+    dtype = next((n for t, n in DTYPES.items() if int(t) == wanted), "other")
     if x.type.rank != 2 or dtype == "other":
         raise Refused("not a matrix of a dtype of the vocabulary")
     rows = builder.unsqueeze(builder.make("arange", size=x.shape[0], dtype="int64"), [1])

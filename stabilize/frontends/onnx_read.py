@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
-from typing import cast, final
+from collections.abc import Callable, Iterator
+from typing import TypeVar, cast, final
 
 import numpy as np
 import onnx_ir as ir
@@ -19,11 +19,12 @@ import onnx_ir.passes.common
 from stabilize.errors import ShapeError
 from stabilize.frontends import onnx_layout, onnx_rows
 from stabilize.frontends.onnx_call import Call, Refused, Row
-from stabilize.frontends.onnx_contents import LIMIT, contents_of
+from stabilize.frontends.onnx_check import conforms
+from stabilize.frontends.onnx_contents import LIMIT, SYMBOLIC, contents_of, dtype_of
 from stabilize.frontends.onnx_expand import folded
-from stabilize.frontends.onnx_types import DTYPES, UNTYPED, arithmetic, conflict, rounded, silenced, type_of, uniform
+from stabilize.frontends.onnx_types import DTYPES, UNTYPED, arithmetic, conflict, silenced, type_of, uniform
 from stabilize.graph.build import Builder
-from stabilize.graph.value import Dim, TensorType, Value, cone
+from stabilize.graph.value import TensorType, Value, cone
 from stabilize.graph.view import Source, View
 
 ROWS: dict[str, Row] = {**onnx_rows.ROWS, **onnx_layout.ROWS}
@@ -32,6 +33,8 @@ ROWS: dict[str, Row] = {**onnx_rows.ROWS, **onnx_layout.ROWS}
 RANDOM = frozenset(
     ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout")
 )
+
+_Read = TypeVar("_Read")
 
 #: Views, which leave a constant what it is.
 VIEWS = frozenset(("reshape", "unsqueeze", "squeeze", "transpose", "expand", "slice"))
@@ -42,7 +45,8 @@ LARGE = 100_000
 
 @final
 class Reader:
-    """Reads the main graph of one model. `tensors` holds the data behind every leaf that has some, by name."""
+    """Reads the main graph of one model. By name: `tensors`, the data behind every leaf that has some; `contents`, the
+    small arrays that are known before a run."""
 
     def __init__(self, model: ir.Model, opset: int) -> None:
         self.model = inferred(model)
@@ -51,7 +55,7 @@ class Reader:
         self.tensors: dict[str, ir.TensorProtocol] = {}
         self._values: dict[ir.Value, Value] = {}
         self._bindings: dict[str, Value] = {}
-        self._contents: dict[str, tuple[Dim, ...]] = {}
+        self.contents: dict[str, np.ndarray] = {}
         self._untyped: set[Value] = set()
         self._parameters: set[str] = set()
         self._arrays: dict[tuple[TensorType, bytes], Value] = {}
@@ -104,8 +108,8 @@ class Reader:
         self.tensors[name] = tensor
         array = None if dtype == "other" else _small(tensor)
         if array is not None:
-            if array.ndim <= 1 and array.size <= LIMIT and (array.dtype.kind in "iub" or _whole(array)):
-                self._contents[name] = tuple(int(e) for e in array.reshape(-1))
+            if array.size <= LIMIT:
+                self.contents[name] = array
             number = uniform(array)
             if number is not None:
                 return self.builder.constant(number, dtype, shape)
@@ -120,20 +124,17 @@ class Reader:
     def _node(self, node: ir.Node) -> None:
         stated = tuple(type_of(o) for o in node.outputs)
         args = tuple(None if v is None else self._values[v] for v in node.inputs)
-        call = Call(node, self.opset, self.builder, args, self._contents, stated)
-        if node.domain == "" and node.op_type == "Constant" and self._constant(node):
-            return
-        row = None if self._special(node) else ROWS.get(node.op_type)
+        call = Call(node, self.opset, self.builder, args, self.contents, stated)
         read: tuple[Value | None, ...] = ()
-        if row is not None and not any(a in self._untyped for a in args if a is not None):
-            try:
-                result = row(call)
+        if not self._special(node) and conforms(node, self.opset):
+            if node.op_type == "Constant" and self._constant(node):
+                return
+            if not any(a in self._untyped for a in args if a is not None):
+                result = _attempted(ROWS.get(node.op_type), call)
                 read = result if isinstance(result, tuple) else (result,)
-            except (Refused, ShapeError):
-                read = ()
-        self._follow(call)
+                self._follow(call)
         for index, host in enumerate(node.outputs):
-            value = self._known(host, stated[index]) or (read[index] if index < len(read) else None)
+            value = self._known(host) or (read[index] if index < len(read) else None)
             type = stated[index]
             if value is None or (type is not None and conflict(value.type, type)):
                 self._bind(host, self._opaque(call, index))
@@ -154,23 +155,26 @@ class Reader:
         return node.domain != "" or (node.domain, node.op_type, node.overload) in self._functions
 
     def _follow(self, call: Call) -> None:
-        """Record the elements of an integer result that exporters compute shapes with."""
-        if self._special(call.node) or any(a in self._untyped for a in call.args if a is not None):
+        """Record the first output where it is an array known now, unless the host states another type."""
+        array = _attempted(contents_of, call)
+        if array is None:
             return
-        elements = contents_of(call)
-        if elements is not None:
-            self._contents[call.node.outputs[0].name or ""] = elements
+        stated = call.stated[0]
+        if stated is None or not conflict(TensorType(dtype_of(array), array.shape), stated):
+            self.contents[call.node.outputs[0].name or ""] = array
 
-    def _known(self, host: ir.Value, type: TensorType | None) -> Value | None:
-        """A scalar that shape arithmetic determines: sizes that models scale by."""
-        elements = self._contents.get(host.name or "", ())
-        if type is None or len(elements) != 1 or not isinstance(elements[0], int) or type.dtype == "other":
+    def _known(self, host: ir.Value) -> Value | None:
+        """A scalar that is known: sizes that models scale by."""
+        array = self.contents.get(host.name or "")
+        number = None if array is None or array.size != 1 or array.dtype == SYMBOLIC else uniform(array)
+        if array is None or number is None:
             return None
-        number = rounded(elements[0], type.dtype)
-        return None if number is None else self.builder.constant(number, type.dtype, type.shape)
+        return self.builder.constant(number, dtype_of(array), array.shape)
 
     def _constant(self, node: ir.Node) -> bool:
-        (attribute,) = tuple(node.attributes.values()) or (None,)
+        if len(node.attributes) != 1:
+            return False
+        (attribute,) = node.attributes.values()
         host = node.outputs[0]
         match attribute:
             case ir.Attr(name="value", type=ir.AttributeType.TENSOR):
@@ -215,6 +219,17 @@ def inferred(model: ir.Model) -> ir.Model:
         return onnx_ir.passes.common.ShapeInferencePass(check_type=False, strict_mode=False)(model.clone()).model
 
 
+def _attempted(rule: Callable[[Call], _Read] | None, call: Call) -> _Read | None:
+    """What `rule` reads; None where it has no expression, or where sizes, axes or bounds of the node do not fit.
+
+    The latter is what NumPy and Python raise for them: such a node fails in every runtime, and is opaque here.
+    """
+    try:
+        return None if rule is None else rule(call)
+    except (Refused, ShapeError, ArithmeticError, LookupError, ValueError):
+        return None
+
+
 def _small(tensor: ir.TensorProtocol) -> np.ndarray | None:
     """The data of a tensor, unless it is large or its file cannot be read."""
     if tensor.size > LARGE:
@@ -223,11 +238,6 @@ def _small(tensor: ir.TensorProtocol) -> np.ndarray | None:
         return np.asarray(tensor.numpy())
     except (OSError, ValueError):
         return None  # external data that is missing or cut short: the graph can be read without it
-
-
-def _whole(array: np.ndarray) -> bool:
-    finite = np.isfinite(array.astype(np.float64))
-    return bool(finite.all() and (array == np.floor(array.astype(np.float64))).all())
 
 
 def _counts(array: np.ndarray) -> bool:
