@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
 
 from stabilize.errors import MissingExtraError, ModelError
 from stabilize.graph.value import Value
@@ -152,16 +152,12 @@ def open_onnx(model: OnnxModel) -> OnnxHost:
     from stabilize.frontends import onnx_files
 
     if isinstance(model, ir.Model):
-        for value in model.graph.initializers.values():
-            location = cast("str | None", getattr(value.const_value, "location", None))  # of an ir.ExternalTensor
-            if location is not None:
-                onnx_files.check_location(os.fspath(location), "the model")
-        return OnnxHost(model, None, model.graph.name or "model")
+        return OnnxHost(_checked(model, "the model"), None, model.graph.name or "model")
     if isinstance(model, onnx.ModelProto):
         onnx_files.check_locations(model, "the model")
         return OnnxHost(_deserialized(model, "the model"), model, model.graph.name or "model")
     if not isinstance(model, (str, os.PathLike)):
-        return OnnxHost(model.model, model, model.model.graph.name or "model")
+        return OnnxHost(_checked(model.model, "the model"), model, model.model.graph.name or "model")
     path = os.fspath(model)
     proto = onnx_files.load(path)
     read = _deserialized(proto, path)
@@ -170,9 +166,18 @@ def open_onnx(model: OnnxModel) -> OnnxHost:
     return OnnxHost(read, proto, path)
 
 
+def _checked(model: ir.Model, name: str) -> ir.Model:
+    from stabilize.frontends import onnx_check, onnx_files
+
+    onnx_files.check_ir_locations(model, name)
+    onnx_check.check_order(model, name)
+    return model
+
+
 def _deserialized(proto: onnx.ModelProto, name: str) -> ir.Model:
     import onnx_ir as ir
 
+    from stabilize.frontends.onnx_check import check_order
     from stabilize.frontends.onnx_types import silenced
 
     try:
@@ -184,11 +189,7 @@ def _deserialized(proto: onnx.ModelProto, name: str) -> ir.Model:
             cause = cause.__cause__
         first = str(cause).partition("\n")[0]
         raise ModelError(f"{name}: not a valid ONNX model ({first}): check it with onnx.checker") from error
-    for node in model.graph.all_nodes():
-        for value in node.inputs:
-            if value is not None and not (value.producer() or value.is_graph_input() or value.is_initializer()):
-                where = f"input {value.name!r} of {node.op_type} is computed nowhere"
-                raise ModelError(f"{name}: not a valid ONNX model ({where}): check it with onnx.checker")
+    check_order(model, name)
     return model
 
 

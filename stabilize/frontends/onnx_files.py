@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeAlias, cast
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+import onnx_ir as ir
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from stabilize.errors import ModelError
+
+Folder: TypeAlias = "str | os.PathLike[str]"
 
 
 def load(path: str | os.PathLike[str]) -> onnx.ModelProto:
@@ -29,72 +34,157 @@ def load(path: str | os.PathLike[str]) -> onnx.ModelProto:
         raise ModelError(f"{file}: not an ONNX file, or a damaged one: export the model again") from error
     if not model.HasField("graph") or not model.opset_import:
         raise ModelError(f"{file}: not an ONNX model (no graph or no opset): export the model again")
-    check_locations(model, str(file))
+    check_locations(model, str(file), file.parent, Path(os.path.realpath(file)).parent)
     return model
 
 
-def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor of a graph: initializers, attributes, nested graphs."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            for inner in (attribute.g, *attribute.graphs):
-                yield from tensors(inner)
+def tensors(message: Message) -> Iterator[onnx.TensorProto]:
+    """Every tensor of a model, wherever the format lets one stand: initializers (sparse ones too), attributes, nested
+    graphs, functions, training."""
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for inner in [value] if isinstance(value, Message) else value:
+                if isinstance(inner, onnx.TensorProto):
+                    yield inner
+                else:
+                    yield from tensors(inner)
+
+
+def _external(model: onnx.ModelProto) -> Iterator[tuple[str, dict[str, str]]]:
+    """Name of each tensor whose data is in another file, and what says where."""
+    for tensor in tensors(model):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            yield tensor.name, {entry.key: entry.value for entry in tensor.external_data}
 
 
 def locations(model: onnx.ModelProto) -> list[str]:
     """The external data files that a model refers to, once each."""
-    found: dict[str, None] = {}
-    for tensor in tensors(model.graph):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            for entry in tensor.external_data:
-                if entry.key == "location":
-                    found[entry.value] = None
-    return list(found)
+    return list(dict.fromkeys(keys.get("location", "") for _, keys in _external(model)))
 
 
-def check_locations(model: onnx.ModelProto, name: str) -> None:
+def check_locations(model: onnx.ModelProto, name: str, *folders: Folder) -> None:
     """Refuse external data outside the model's folder: a model file must not read other files of the machine."""
-    for location in locations(model):
-        check_location(location, name)
+    for tensor, keys in _external(model):
+        check_location(keys.get("location", ""), name, *folders)
+        for key in ("offset", "length"):
+            if key in keys:
+                _check_number(keys[key], f"{name}: the {key} of tensor {tensor!r}")
 
 
-def check_location(location: str, name: str) -> None:
-    parts = Path(os.path.normpath(location)).parts
-    if not location or os.path.isabs(location) or "\\" in location or parts[0] == "..":
+def check_ir_locations(model: ir.Model, name: str) -> None:
+    """The same for a model of onnx_ir, whose tensors know their folders."""
+    for tensor in _ir_tensors(model):
+        if isinstance(tensor, ir.ExternalTensor):
+            external = cast(Any, tensor)  # its paths are partly untyped
+            check_location(os.fspath(external.location), name, external.base_dir)
+            for key, number in (("offset", tensor.offset), ("length", tensor.length)):
+                if number is not None:
+                    _check_number(str(number), f"{name}: the {key} of tensor {tensor.name!r}")
+
+
+def _ir_tensors(model: ir.Model) -> Iterator[ir.TensorProtocol | None]:
+    functions = model.functions.values()
+    for attribute in (a for f in functions for a in f.attributes.values()):
+        yield from _attribute_tensors(attribute)
+    graphs = [*model.graphs(), *(f.graph for f in functions), *(g for f in functions for g in f.graph.subgraphs())]
+    for graph in graphs:
+        yield from (value.const_value for value in graph.initializers.values())
+        for attribute in (a for node in graph for a in node.attributes.values()):
+            yield from _attribute_tensors(attribute)
+
+
+def _attribute_tensors(attribute: ir.Attr) -> Iterator[ir.TensorProtocol]:
+    if attribute.is_ref():
+        return
+    if attribute.type == ir.AttributeType.TENSOR:
+        yield attribute.as_tensor()
+    elif attribute.type == ir.AttributeType.TENSORS:
+        yield from attribute.as_tensors()
+
+
+def check_location(location: str, name: str, *folders: Folder) -> None:
+    """`folders`: where the model stands (the working directory by default), and where its file is linked from; a link
+    must not lead out of them."""
+    path = os.path.normpath(location)
+    outside = not location or os.path.isabs(location) or "\\" in location or "\0" in location
+    if outside or path == os.curdir or Path(path).parts[0] == os.pardir:
         raise ModelError(
             f"{name}: external data {location!r} is not inside the model's folder: save the model with relative data"
         )
+    real = os.path.realpath(os.path.join(folders[0] if folders else "", path))
+    if not any(Path(real).is_relative_to(os.path.realpath(folder)) for folder in folders or ("",)):
+        raise ModelError(
+            f"{name}: external data {location!r} is a link to {real}, which is not inside the model's folder: "
+            "copy the file into the folder"
+        )
+
+
+def _check_number(text: str, what: str) -> None:
+    """Sizes and positions in a file."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+        raise ModelError(f"{what} in its external data is {text!r}, which is no position in a file: save it again")
 
 
 def write(model: onnx.ModelProto, path: str | os.PathLike[str], data_folder: str | os.PathLike[str] | None) -> None:
     """Write a model under a temporary name, then rename: a reader never sees half a file.
 
     data_folder: where the external data that the model refers to is now; it is copied beside `path` when that is
-    another folder.
+    another folder. ModelError, and nothing written, when that would overwrite a file with other contents.
     """
     target = Path(path)
-    check_locations(model, str(target))
-    _bring_data(locations(model), target, None if data_folder is None else Path(data_folder))
+    folder = target.parent if data_folder is None else Path(data_folder)
+    check_locations(model, str(target), folder)
+    copies = _copies(locations(model), target, folder)
     try:
         data = model.SerializeToString()
     except ValueError as error:
         raise ModelError(f"{target}: more than 2 GB in one file: save the model with external data first") from error
+    for source, wanted in copies:
+        _make_folder(wanted.parent)
+        _replace_file(wanted, partial(shutil.copyfile, source))
     _replace_file(target, lambda temporary: temporary.write_bytes(data))
 
 
-def _bring_data(names: list[str], target: Path, folder: Path | None) -> None:
+def _copies(names: list[str], target: Path, folder: Path) -> list[tuple[Path, Path]]:
+    """What must be copied where, for the data files `names` of `folder` to lie beside `target`."""
+    copies: list[tuple[Path, Path]] = []
     for name in names:
-        wanted = target.parent / name
-        source = wanted if folder is None else folder / name
+        source, wanted = folder / name, target.parent / name
         if not source.is_file():
             raise ModelError(f"{target}: its external data {source} is missing: put it there, or name its folder")
-        if not (wanted.exists() and wanted.samefile(source)):
-            wanted.parent.mkdir(parents=True, exist_ok=True)
-            _replace_file(wanted, partial(shutil.copyfile, source))
+        for file in (source, wanted):
+            if _same(file, target):
+                raise ModelError(f"{target}: the model's own data is in {file}: write the model to another file")
+        if not os.path.lexists(wanted):
+            copies.append((source, wanted))
+        elif not _same(source, wanted) and not _equal(source, wanted):
+            raise ModelError(
+                f"{target}: its data {source} would replace {wanted}, which holds something else: "
+                "write the model to another folder"
+            )
+    return copies
+
+
+def _same(a: Path, b: Path) -> bool:
+    """Whether two paths are one file, which need not exist."""
+    try:
+        return a.samefile(b)
+    except OSError:
+        return os.path.realpath(a) == os.path.realpath(b)
+
+
+def _equal(a: Path, b: Path) -> bool:
+    try:
+        return b.is_file() and filecmp.cmp(a, b, shallow=False)
+    except OSError as error:
+        raise ModelError(f"{error.filename}: {error.strerror or error}") from error
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(f"{folder}: {error.strerror or error}") from error
 
 
 def _replace_file(target: Path, fill: Callable[[Path], object]) -> None:

@@ -37,9 +37,13 @@ class OnnxRunner:
         self.host: OnnxHost = open_onnx(model)
         self.name = name
         self.folder: str | None = folder
+        self.proto = _proto(model)
         if isinstance(model, (str, os.PathLike)):
             self.folder = os.path.dirname(os.path.abspath(model))
-        self.proto = _proto(model)
+        elif folder is not None:
+            from stabilize.frontends.onnx_files import check_locations
+
+            check_locations(self.proto, name, folder)
         _check_not_random(self.proto, name)
         defaults = {tensor.name for tensor in self.proto.graph.initializer}
         self._inputs = {i.name: i for i in self.proto.graph.input if i.name not in defaults}

@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 
 from stabilize.errors import MissingExtraError, ModelError
 from stabilize.frontends.onnx import open_onnx, save
@@ -196,3 +197,142 @@ def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingExtraError, match=r"pip install 'stabilize\[onnx\]'") as raised:
         open_onnx("model.onnx")
     assert raised.value.package == "onnx-ir"
+
+
+# --- where external data may be -----------------------------------------------------------------------------------
+
+
+def external(location: str = "w.bin", **keys: str) -> TensorProto:
+    """Four floats in another file."""
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    for key, value in {"location": location, **keys}.items():
+        tensor.external_data.add(key=key, value=value)
+    return tensor
+
+
+def holding(place: str, tensor: TensorProto) -> onnx.ModelProto:
+    """A model with `tensor` at `place`."""
+    proto = model("g (float[4] x, bool c) => (float[4] y) {\n w = Identity (x)\n y = Add (x, w)\n}")
+    constant = helper.make_node("Constant", [], ["w"], value=tensor)
+    inner = helper.make_graph([constant], "branch", [], [helper.make_tensor_value_info("w", 1, [4])])
+    match place:
+        case "initializer":
+            proto.graph.node.pop(0)
+            proto.graph.initializer.append(tensor)
+        case "constant":
+            proto.graph.node[0].CopyFrom(constant)
+        case "subgraph":
+            proto.graph.node[0].CopyFrom(helper.make_node("If", ["c"], ["w"], then_branch=inner, else_branch=inner))
+        case "sparse":
+            proto.graph.sparse_initializer.append(
+                onnx.SparseTensorProto(values=tensor, indices=numpy_helper.from_array(np.arange(4)), dims=[9])
+            )
+        case _:
+            imports = [helper.make_opsetid("", 18)]
+            proto.functions.append(helper.make_function("test", "F", [], ["w"], [constant], imports))
+            proto.graph.node[0].CopyFrom(helper.make_node("F", [], ["w"], domain="test"))
+    return proto
+
+
+PLACES = ("initializer", "constant", "subgraph", "function", "sparse")
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"location": "../w.bin"}, "not inside the model's folder"),
+        ({"location": "."}, "not inside the model's folder"),
+        ({"location": "a/.."}, "not inside the model's folder"),
+        ({"location": "link.bin"}, r"link to .*copy the file into the folder"),
+        ({"offset": "9" * 23}, "the offset of tensor 'w' .* no position in a file"),
+        ({"offset": "zzz"}, "the offset of tensor 'w' .* no position in a file"),
+        ({"length": "-8"}, "the length of tensor 'w' .* no position in a file"),
+    ],
+)
+def test_every_tensor_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, keys: dict[str, str], message: str
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "secret").write_bytes(b"0" * 16)
+    (folder / "link.bin").symlink_to(tmp_path / "secret")
+    monkeypatch.chdir(folder)  # a model without a file has its data here
+    proto = holding(place, external(**keys))
+    path = folder / "model.onnx"
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(ModelError, match=message):
+        open_onnx(proto)
+    with pytest.raises(ModelError, match=message):
+        open_onnx(path)
+    with pytest.raises(ModelError, match=message):
+        save(proto, folder / "out.onnx", str(folder))
+    if place != "sparse" and not {"offset", "length"} & keys.keys():  # which onnx_ir does not read
+        with pytest.raises(ModelError, match=message):
+            open_onnx(ir.serde.deserialize_model(proto))
+
+
+@pytest.mark.parametrize("place", PLACES[:4])
+def test_data_in_the_folder_is_accepted_wherever_it_is_used(tmp_path: Path, place: str) -> None:
+    (tmp_path / "w.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    (tmp_path / "link.bin").symlink_to(tmp_path / "w.bin")
+    for location in ("w.bin", "link.bin", "./w.bin"):
+        path = tmp_path / "model.onnx"
+        path.write_bytes(holding(place, external(location, offset="0", length="16")).SerializeToString())
+        assert open_onnx(path).view.outputs[0].shape == (4,)
+
+
+def test_a_cache_may_link_a_model_and_its_data(tmp_path: Path) -> None:
+    """Model hubs keep files under other names and link them."""
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshot"
+    blobs.mkdir()
+    snapshot.mkdir()
+    (blobs / "1").write_bytes(holding("initializer", external()).SerializeToString())
+    (blobs / "2").write_bytes(bytes(16))
+    (snapshot / "model.onnx").symlink_to(blobs / "1")
+    (snapshot / "w.bin").symlink_to(blobs / "2")
+    assert open_onnx(snapshot / "model.onnx").view.outputs[0].shape == (4,)
+
+
+# --- writing beside other files -----------------------------------------------------------------------------------
+
+
+def test_other_data_is_never_overwritten(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    target.mkdir()
+    (source / "w.bin").write_bytes(bytes(16))
+    (target / "w.bin").write_bytes(b"another model's ")
+    proto = holding("constant", external())
+    with pytest.raises(ModelError, match=r"source/w\.bin would replace .*target/w\.bin.*another folder"):
+        save(proto, target / "model.onnx", str(source))
+    assert [p.name for p in target.iterdir()] == ["w.bin"]
+    assert (target / "w.bin").read_bytes() == b"another model's "
+    (target / "w.bin").write_bytes(bytes(16))
+    save(proto, target / "model.onnx", str(source))
+    assert sorted(p.name for p in target.iterdir()) == ["model.onnx", "w.bin"]
+
+
+@pytest.mark.parametrize(("location", "out"), [("w.onnx", "source/w.onnx"), ("a/w.onnx", "source/a/w.onnx")])
+@pytest.mark.parametrize("link", [False, True])
+def test_a_model_is_not_written_over_its_own_data(tmp_path: Path, location: str, out: str, link: bool) -> None:
+    data = tmp_path / "source" / location
+    data.parent.mkdir(parents=True)
+    data.write_bytes(bytes(16))
+    target = tmp_path / out
+    if link:
+        target = data.with_name("link.onnx")
+        target.hardlink_to(data)
+    with pytest.raises(ModelError, match=r"own data is in .*another file"):
+        save(holding("initializer", external(location)), target, str(tmp_path / "source"))
+    assert data.read_bytes() == bytes(16)
+
+
+def test_a_model_is_not_written_where_its_data_would_go(tmp_path: Path) -> None:
+    source, target = tmp_path / "C", tmp_path / "D"
+    source.mkdir()
+    target.mkdir()
+    (source / "w.onnx").write_bytes(bytes(16))
+    with pytest.raises(ModelError, match=r"own data is in .*another file"):
+        save(holding("initializer", external("w.onnx")), target / "w.onnx", str(source))
+    assert list(target.iterdir()) == []

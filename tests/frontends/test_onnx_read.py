@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
+from stabilize.errors import ModelError
 from stabilize.frontends.onnx import open_onnx
 from stabilize.frontends.onnx_read import source_of
 from stabilize.frontends.onnx_types import to_torch
@@ -343,3 +345,74 @@ def test_sources() -> None:
     assert source_of({"pkg.torch.onnx.name_scopes": "['', 'exp']"}) is None
     assert source_of({"pkg.torch.onnx.name_scopes": "not a list"}) is None
     assert source_of({}) is None
+
+
+# --- malformed models ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        'y = ReduceSum <keepdims = "a"> (x)',
+        'y = Softmax <axis = "a"> (x)',
+        'y = Shape <start = "a"> (x)',
+        "y = Reshape (x, s)",
+        "y = Concat <axis = 0> ()",
+        "y = Max ()",
+        "y = Identity ()",
+        "y = Slice (x, s, e)",
+        "y = EyeLike <dtype = 99> (x)",
+        "y = Constant <value_int = 1, value_float = 2.0> ()",
+        "y = Constant ()",
+        "y = Unsqueeze (x, z)",
+        "y = Squeeze (x, z)",
+        "y = Transpose <perm = [0, 5]> (x)",
+        "y = Transpose <perm = [0, 0]> (x)",
+        "y = Flatten <axis = 7> (x)",
+        "y = Split <axis = 9> (x)",
+        "y = Gather <axis = 4> (x, z)",
+        "y = Expand (x, s)",
+        "y = ConstantOfShape (n)",
+        "y = LogSoftmax <axis = -9> (x)",
+        "y = ArgMax <axis = 9> (x)",
+        "y = ReduceSum (x, s)",
+        "y = OneHot (x, z, x)",
+    ],
+)
+def test_a_node_that_its_operator_does_not_allow_is_opaque(body: str) -> None:
+    constants = "int64[3] s = {2, 3, 0}, int64[2] z = {0, 0}, int64[1] e = {3}, int64[1] n = {-4}"
+    (y,) = view(f"g (float[2, 3] x) => (float[2, 3] y) <{constants}> {{\n{body}\n}}").outputs
+    assert y.op == "opaque"
+
+
+def test_nodes_out_of_order_are_refused() -> None:
+    proto = model(graph("a = Exp (x)\n y = Neg (a)"))
+    nodes = list(proto.graph.node)[::-1]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    with pytest.raises(ModelError, match=r"input 'a' of Neg .* later node.*sort"):
+        open_onnx(proto)
+    with pytest.raises(ModelError, match="sort"):
+        open_onnx(ir.serde.deserialize_model(proto))
+
+
+def test_cycles_are_refused() -> None:
+    with pytest.raises(ModelError, match=r"input 'b' of Add .*own output"):
+        open_onnx(model(graph("a = Add (x, b)\n b = Neg (a)\n y = Exp (b)")))
+
+
+def test_outputs_that_nothing_computes_are_refused() -> None:
+    proto = model(graph("y = Exp (x)"))
+    proto.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [2]))
+    with pytest.raises(ModelError, match=r"output 'z' .* is computed nowhere.*onnx\.checker"):
+        open_onnx(proto)
+
+
+def test_order_counts_inside_control_flow_too() -> None:
+    inner = helper.make_graph(
+        [helper.make_node("Neg", ["later"], ["t"])], "then", [], [helper.make_tensor_value_info("t", 1, [2, 5])]
+    )
+    proto = model(graph("c = IsNaN (k)\n y = Identity (x)\n later = Exp (x)", "float[2, 5] x, float k"))
+    proto.graph.node[1].CopyFrom(helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner))
+    with pytest.raises(ModelError, match="input 'later' of Neg"):
+        open_onnx(proto)
