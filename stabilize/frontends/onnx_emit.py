@@ -72,6 +72,13 @@ def _ne(e: Emitter, v: Value) -> Ref:
     return e.op("Not", _one("Equal", e, v), type=v.type)
 
 
+def _or_equal(op_type: str, e: Emitter, v: Value) -> Ref:
+    """One operator from opset 12 on; before, "strictly or equal", which is false for NaN as ≤ and ≥ are."""
+    if e.opset >= 12:
+        return _one(f"{op_type}OrEqual", e, v)
+    return e.op("Or", _one(op_type, e, v), _one("Equal", e, v), type=v.type)
+
+
 def _detach(e: Emitter, v: Value) -> Ref:
     return e.value(v.operands[0])
 
@@ -319,11 +326,12 @@ ROWS: dict[str, Emit] = {
             ("relu", "Relu"), ("sign", "Sign"), ("erf", "Erf"), ("sin", "Sin"), ("cos", "Cos"), ("floor", "Floor"),
             ("isnan", "IsNaN"), ("not", "Not"), ("add", "Add"), ("sub", "Sub"), ("mul", "Mul"), ("div", "Div"),
             ("pow", "Pow"), ("maximum", "Max"), ("minimum", "Min"), ("eq", "Equal"), ("lt", "Less"),
-            ("le", "LessOrEqual"), ("gt", "Greater"), ("ge", "GreaterOrEqual"), ("and", "And"), ("or", "Or"),
-            ("where", "Where"), ("matmul", "MatMul"),
+            ("gt", "Greater"), ("and", "And"), ("or", "Or"), ("where", "Where"), ("matmul", "MatMul"),
         )
     },
     "ne": _ne,
+    "le": partial(_or_equal, "Less"),
+    "ge": partial(_or_equal, "Greater"),
     "detach": _detach,
     "cast": _cast,
     **{name: partial(_wide, _expanded) for name in ("log1p", "expm1", "sigmoid", "logaddexp", "xlogy")},

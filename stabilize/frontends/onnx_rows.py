@@ -94,6 +94,18 @@ def _not(call: Call) -> Value:
     return call.builder.make("ne", *x.operands) if x.op == "eq" else call.builder.make("not", x)
 
 
+def _or(call: Call) -> Value:
+    """Or(Less, Equal) of the same operands is how ONNX says ≤ before opset 12."""
+    for strict, equal in ((call.x(0), call.x(1)), (call.x(1), call.x(0))):
+        if (
+            strict.op in ("lt", "gt")
+            and equal.op == "eq"
+            and equal.operands in (strict.operands, strict.operands[::-1])
+        ):
+            return call.builder.make("le" if strict.op == "lt" else "ge", *strict.operands)
+    return call.builder.make("or", call.x(0), call.x(1))
+
+
 def _xor(call: Call) -> Value:
     return call.builder.make("ne", call.x(0), call.x(1))
 
@@ -289,7 +301,7 @@ ROWS: dict[str, Row] = {
     **{
         op: partial(_binary, primitive)
         for op, primitive in (
-            ("Add", "add"), ("Sub", "sub"), ("Mul", "mul"), ("And", "and"), ("Or", "or"), ("Equal", "eq"),
+            ("Add", "add"), ("Sub", "sub"), ("Mul", "mul"), ("And", "and"), ("Equal", "eq"),
             ("Less", "lt"), ("LessOrEqual", "le"), ("Greater", "gt"), ("GreaterOrEqual", "ge"), ("MatMul", "matmul"),
         )
     },
@@ -303,6 +315,7 @@ ROWS: dict[str, Row] = {
     "Clip": _clip,
     "IsInf": _isinf,
     "Not": _not,
+    "Or": _or,
     "Xor": _xor,
     "Where": lambda call: call.builder.make("where", call.x(0), call.x(1), call.x(2)),
     "Swish": _swish,

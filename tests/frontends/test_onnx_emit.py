@@ -328,6 +328,28 @@ def test_bfloat16_is_right_in_the_reference_implementation(op: str) -> None:
     np.testing.assert_allclose(np.asarray(y).astype(np.float64), want, rtol=2**-8, atol=1e-38)
 
 
+@pytest.mark.parametrize("op", ["le", "ge"])
+def test_comparisons_that_opset_11_has_not(op: str) -> None:
+    """False for NaN, as everywhere; and read back as the one primitive."""
+    proto = program(lambda b, *v: b.make(op, *v), {"a": f((6,)), "b": f((6,))}, 11)
+    assert "Or" in op_types(proto)
+    data = (
+        np.asarray([NAN, 1, 2, 3, INF, NAN], np.float32),
+        np.asarray([NAN, 1, 3, 2, INF, 1], np.float32),
+    )
+    (found,) = run(proto, {"a": data[0], "b": data[1]})
+    np.testing.assert_array_equal(found, data[0] <= data[1] if op == "le" else data[0] >= data[1])
+    assert open_onnx(proto).view.outputs[0].op == op
+
+
+@pytest.mark.parametrize("opset", [11, 18])
+def test_a_sigmoid_is_right_for_nan_and_reads_back_in_every_opset(opset: int) -> None:
+    proto = program(lambda b, x: b.make("sigmoid", x), {"x": f((5,))}, opset)
+    (y,) = run(proto, {"x": np.asarray([NAN, -INF, -50, 0, INF], np.float32)})
+    np.testing.assert_allclose(y, [NAN, 0, math.exp(-50), 0.5, 1], rtol=1e-6)
+    assert open_onnx(proto).view.outputs[0].op == "sigmoid"
+
+
 def test_near_miss_of_an_expansion_is_not_folded() -> None:
     """log(1 + x) plus the correction of another variable is not log1p."""
 
