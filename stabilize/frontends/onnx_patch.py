@@ -26,6 +26,7 @@ class Patcher:
 
     def __init__(self, model: ir.Model, view: View, opset: int) -> None:
         self._graph = model.graph
+        self._ir_version = model.ir_version
         self._view = view
         self._hosts = view.names()
         self._by_name: dict[str, ir.Value] = {}
@@ -51,10 +52,22 @@ class Patcher:
         dead: list[ir.Node] = []
         for name, replacement in sorted(self._placed(replacements), key=lambda item: self._position[item[0]]):
             dead += self._replace(name, replacement)
-        for value in self._emitter.initializers:
-            if value.uses():
-                self._graph.register_initializer(value)
+        self._store([value for value in self._emitter.initializers if value.uses()])
         self._sweep(dead)
+
+    def _store(self, constants: list[ir.Value]) -> None:
+        """As initializers; before IR version 4 those are inputs of the model too, so as nodes at its beginning."""
+        if self._ir_version >= 4:
+            for value in constants:
+                self._graph.register_initializer(value)
+            return
+        nodes = [
+            ir.Node("", "Constant", [], [ir.AttrTensor("value", value.const_value)], outputs=[value], name=value.name)
+            for value in constants
+            if value.const_value is not None
+        ]
+        if nodes:
+            self._graph.insert_before(self._graph[0], nodes)
 
     def _placed(self, replacements: Sequence[Replacement]) -> list[tuple[str, Replacement]]:
         placed: dict[Value, tuple[str, Replacement]] = {}

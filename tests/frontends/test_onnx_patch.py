@@ -8,6 +8,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
+import stabilize
 from stabilize.errors import ModelError
 from stabilize.frontends.onnx import OnnxHost, open_onnx
 from stabilize.graph.value import Value
@@ -324,3 +325,22 @@ def test_empty_optional_names_stay_empty() -> None:
     assert [n.SerializeToString() for n in fixed.graph.node[:2]] == [
         n.SerializeToString() for n in proto.graph.node[:2]
     ]
+
+
+def test_before_ir_version_4_new_constants_are_nodes() -> None:
+    """There an initializer must be an input of the model too."""
+    text = """g (float[2, 3] x) => (float[2, 1] y) {
+      e = Exp (x)
+      t = ReduceSum <keepdims = 1, axes = [-1]> (e)
+      y = Log (t)
+    }"""
+    proto = model(text, 11, 3)
+    fixed = stabilize.optimize(proto)
+    assert isinstance(fixed, onnx.ModelProto)
+    onnx.checker.check_model(fixed, full_check=True)
+    assert [i.name for i in fixed.graph.input] == ["x"]
+    assert op_types(fixed)[0] == "Constant"
+    assert not fixed.graph.initializer
+    (y,) = run(fixed, {"x": np.asarray([[0, 0, 0], [200, 200, 200]], np.float32)})
+    np.testing.assert_allclose(y.ravel(), np.log(3) + np.asarray([0, 200]), rtol=1e-6)
+    assert stabilize.optimize(fixed) == fixed
