@@ -107,6 +107,45 @@ def test_every_rule_has_a_whole_page() -> None:
         assert not known.reason.endswith(".")
 
 
+USE_THE_EXAMPLE_RULE = """
+import torch, stabilize
+
+class Roots(torch.nn.Module):
+    def forward(self, c):
+        rows = torch.exp(-c).sum(-1, keepdim=True)
+        return torch.sqrt(c + 1) - torch.sqrt(c), torch.relu(c).argmax(-1), torch.exp(-c) / rows
+
+c = torch.tensor([[1.7e7, 2.0, 3.0]])
+fixed, report = stabilize.optimize(Roots(), (c,), return_report=True)
+assert sorted(r.code for r in report.rewrites) == ["STB101", "STB290"], report
+assert all(r.certificate.accepted for r in report.rewrites)
+assert 1.1e-4 < fixed(c)[0][0, 0].item() < 1.3e-4
+_, report = stabilize.optimize(Roots(), (c,), select="STB29", return_report=True)
+assert [r.name for r in report.rewrites] == ["difference-of-roots"]
+print(stabilize.__file__)
+"""
+
+
+def test_the_example_rule_works_in_a_copy_of_the_project(tmp_path: Path) -> None:
+    """Written and registered as the text says, and asked about whole models."""
+    shutil.copytree(ROOT / "stabilize", tmp_path / "stabilize", ignore=shutil.ignore_patterns("__pycache__"))
+    rules = tmp_path / "stabilize" / "passes" / "cancellation"
+    assert not rules.resolve().is_relative_to(ROOT)
+    (source,) = (b for b in blocks("CONTRIBUTING.md", "python") if "RULE = Rule(" in b)
+    (rules / "difference_of_roots.py").write_text(source)
+    registry = (rules / "__init__.py").read_text()
+    for line, addition in ((" import (", "difference_of_roots"), ("RULES: tuple[Rule, ...] = (", None)):
+        assert registry.count(f"{line}\n") >= 1
+        head, _, tail = registry.rpartition(f"{line}\n")
+        registry = f"{head}{line}\n    {addition or 'difference_of_roots.RULE'},\n{tail}"
+    (rules / "__init__.py").write_text(registry)
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", USE_THE_EXAMPLE_RULE], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert Path(run.stdout.strip()).is_relative_to(tmp_path)
+
+
 def test_numbers_of_the_example_rule() -> None:
     import torch
 
