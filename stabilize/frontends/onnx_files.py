@@ -76,7 +76,7 @@ def check_ir_locations(model: ir.Model, name: str) -> None:
     for tensor in _ir_tensors(model):
         if isinstance(tensor, ir.ExternalTensor):
             external = cast(Any, tensor)  # its paths are partly untyped
-            check_location(os.fspath(external.location), name, external.base_dir)
+            check_location(str(external.location), name, str(external.base_dir))
             for key, number in (("offset", tensor.offset), ("length", tensor.length)):
                 if number is not None:
                     _check_number(str(number), f"{name}: the {key} of tensor {tensor.name!r}")

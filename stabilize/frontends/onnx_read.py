@@ -288,7 +288,8 @@ def source_of(metadata: dict[str, str]) -> Source | None:
     try:
         scopes = ast.literal_eval(metadata.get("pkg.torch.onnx.name_scopes", "[]"))
         # the last scope is the node itself; the others nest, outermost first
-        module = next((s for s in reversed(scopes[:-1]) if isinstance(s, str) and s), None)
+        inner: Iterator[object] = reversed(cast("list[object]", scopes)[:-1]) if isinstance(scopes, list) else iter(())
+        module = next((s for s in inner if isinstance(s, str) and s), None)
     except (ValueError, SyntaxError):
         module = None
     if not frames and module is None:

@@ -212,7 +212,9 @@ def _check_not_random(proto: onnx.ModelProto, name: str) -> None:
 
 
 def _is_external(proto: onnx.ModelProto) -> bool:
-    return any(tensor.HasField("data_location") and tensor.data_location == 1 for tensor in proto.graph.initializer)
+    from stabilize.frontends.onnx_files import locations
+
+    return bool(locations(proto))
 
 
 def _torch_dtype(elem_type: int) -> torch.dtype | None:

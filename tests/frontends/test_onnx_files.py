@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from stabilize.errors import MissingExtraError, ModelError
 from stabilize.frontends.onnx import open_onnx, save
+from stabilize.frontends.onnx_run import OnnxRunner
 from stabilize.graph.view import Replacement
 from tests.frontends.onnx_support import model, run
 
@@ -280,6 +281,17 @@ def test_data_in_the_folder_is_accepted_wherever_it_is_used(tmp_path: Path, plac
         path = tmp_path / "model.onnx"
         path.write_bytes(holding(place, external(location, offset="0", length="16")).SerializeToString())
         assert open_onnx(path).view.outputs[0].shape == (4,)
+
+
+@pytest.mark.parametrize("place", ["initializer", "constant"])
+def test_data_is_found_when_a_model_is_run_in_float64(tmp_path: Path, place: str) -> None:
+    (tmp_path / "w.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    path = tmp_path / "model.onnx"
+    path.write_bytes(holding(place, external(offset="0", length="16")).SerializeToString())
+    x = {"x": torch.ones(4), "c": torch.tensor(True)}
+    (y,) = OnnxRunner(path, "model").run_wide(x)
+    assert y.tolist() == [1, 2, 3, 4]
+    assert y.dtype == torch.float64
 
 
 def test_a_cache_may_link_a_model_and_its_data(tmp_path: Path) -> None:

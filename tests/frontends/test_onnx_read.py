@@ -344,6 +344,7 @@ def test_sources() -> None:
     assert source_of(metadata) == Source("encoder.attention", "b.py", 7)
     assert source_of({"pkg.torch.onnx.name_scopes": "['', 'exp']"}) is None
     assert source_of({"pkg.torch.onnx.name_scopes": "not a list"}) is None
+    assert source_of({"pkg.torch.onnx.name_scopes": "5"}) is None
     assert source_of({}) is None
 
 
