@@ -122,10 +122,13 @@ def certify(before: object, after: object, example_inputs: object = None) -> Cer
 
     The models are compared on the given inputs and on these with their floats 1/64, 8 and 64 times as large. The
     verdict is `.accepted`, and `.reason` when that is false: finite elements that are no longer finite, errors more
-    than twice as large as they were (beyond rounding), other integers, shapes, types or numbers of outputs.
+    than twice as large as they were (beyond rounding), other integers, shapes, types or numbers of outputs, or nothing
+    that could be compared. Of two PyTorch models the gradients are judged likewise, those of a fixed projection of the
+    outputs, with respect to float inputs and to the parameters that both have; `.gradients` is "compared" or says why
+    they were not.
 
-    Integer inputs are taken as they are: what only large activations break shows when the inputs lead there.
-    Gradients are not compared. Where `before` leaves the range even of float64, nothing is known to compare with.
+    Integer inputs are taken as they are: what only large activations break shows when the inputs lead there. Where
+    `before` leaves the range even of float64, nothing is known to compare with.
 
     Raises UsageError when the inputs do not suit the models, ModelError when a model cannot be read or run, or not in
     float64, MissingExtraError for an ONNX model without the `onnx` extra.

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Callable, Generator, Mapping
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Final, TypeAlias, cast, final
 
 import torch
 from torch import nn
 from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
 
 from stabilize.errors import ModelError, StabilizeError, UsageError
+from stabilize.formats import FORMATS
 from stabilize.frontends.example import Example, brief
 from stabilize.frontends.fx_run import TorchRunner
 from stabilize.frontends.onnx_run import OnnxRunner
 from stabilize.graph.value import Value, cone
 from stabilize.verify.certificate import Certificate
-from stabilize.verify.models import Tensors, certify_models, model_families, module_shadow, view_shadow
+from stabilize.verify.models import (
+    Slope,
+    Slopes,
+    Tensors,
+    certify_models,
+    model_families,
+    module_shadow,
+    view_shadow,
+    widened,
+)
+
+_random: Any = torch.random
 
 Runner: TypeAlias = Callable[[Tensors], list[torch.Tensor]]
 
@@ -59,17 +75,26 @@ def certify(before: object, after: object, example_inputs: object = None) -> Cer
         except StabilizeError:
             return exact
 
-    certificate = certify_models(run_before, run_after, truth, trials(), shadow_after=stand_in)
-    if certificate.accepted and failures:
-        return Certificate(False, failures[0], certificate.oracle, certificate.families, certificate.gradients)
-    return certificate
+    return certify_models(
+        run_before,
+        run_after,
+        truth,
+        trials(),
+        shadow_after=stand_in,
+        slopes=_slopes(*runners),
+        failures=failures,
+    )
 
 
 def _families(inputs: Tensors) -> list[tuple[str, Tensors]]:
     """Those of `model_families`, and small inputs: there a naive original is sound and a wrong replacement shows."""
     if not any(t.is_floating_point() for t in inputs):
         return model_families(inputs)
-    return [*model_families(inputs), ("1/64-fold", [t / 64 if t.is_floating_point() else t for t in inputs])]
+    return [*model_families(inputs), ("1/64-fold", _small(inputs))]
+
+
+def _small(inputs: Tensors) -> list[torch.Tensor]:
+    return [t / 64 if t.is_floating_point() else t for t in inputs]
 
 
 def _runs(run: Runner, tensors: Tensors, *, required: bool) -> bool:
@@ -152,6 +177,95 @@ def _example(first: TorchRunner | OnnxRunner, second: TorchRunner | OnnxRunner, 
     raise UsageError("example_inputs are needed: a module does not say what inputs it takes")
 
 
+# --- gradients ---------------------------------------------------------------------------------------------
+
+_Slopes: TypeAlias = tuple[list[torch.Size], list[torch.Tensor]]
+"""Shapes of the outputs that were differentiated, and the gradients."""
+
+
+def _slopes(before: _Subject, after: _Subject) -> Slopes | None:
+    """The gradients of both, when both are of PyTorch."""
+    if before.module is None or after.module is None:
+        return None
+    shared = _shared_parameters(before.module, after.module)
+    sizes: list[float] = []
+
+    def slopes(tensors: Tensors) -> list[Slope] | str:
+        names = [f"input {i}" for i, t in enumerate(tensors) if t.is_floating_point()] + shared
+        if not names:
+            return "there is no float input and no parameter that both models have"
+        try:
+            old, exact = before.slopes(tensors, shared), before.slopes(tensors, shared, wide=True)
+        except ModelError as error:
+            return str(error)
+        if old is None or exact is None:
+            return "no output of the first model has a gradient"
+        if old[0] != exact[0]:
+            return "the shapes of the outputs depend on rounding"
+        new = after.slopes(tensors, shared)
+        found = [torch.zeros_like(t) for t in old[1]] if new is None else new[1]
+        if not sizes:
+            sizes.extend(_sizes(before, _small(tensors), shared) or [0.0 for _ in names])
+        sizes[:] = [max(size, _size(t)) for size, t in zip(sizes, exact[1], strict=True)]
+        return [
+            slope
+            for slope in zip(names, old[1], found, exact[1], sizes, strict=True)
+            if str(slope[1].dtype).removeprefix("torch.") in FORMATS
+        ]
+
+    return slopes
+
+
+def _sizes(model: _Subject, tensors: Tensors, parameters: Sequence[str]) -> list[float] | None:
+    try:
+        found = model.slopes(tensors, parameters, wide=True)
+    except ModelError:
+        return None
+    return None if found is None else [_size(t) for t in found[1]]
+
+
+def _size(tensor: torch.Tensor) -> float:
+    """The largest finite magnitude; 0 when there is none."""
+    finite = tensor[torch.isfinite(tensor)]
+    return float(finite.abs().max()) if finite.numel() else 0.0
+
+
+def _shared_parameters(before: nn.Module, after: nn.Module) -> list[str]:
+    """Float parameters that train in the first model and that both have, each under one name only."""
+    first, second = (_own_names(module) for module in (before, after))
+    return [
+        name
+        for name, parameter in first.items()
+        if parameter.requires_grad
+        and parameter.is_floating_point()
+        and name in second
+        and (second[name].shape, second[name].dtype) == (parameter.shape, parameter.dtype)
+    ]
+
+
+def _own_names(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters by name, without those that have several: another model may have made them two."""
+    named = list(module.named_parameters(remove_duplicate=False))
+    times = Counter(id(parameter) for _, parameter in named)
+    return {name: parameter for name, parameter in named if times[id(parameter)] == 1}
+
+
+def _differentiated(result: object, wanted: Sequence[torch.Tensor]) -> _Slopes | None:
+    """Gradients of a projection whose coefficients are exact in every format."""
+    outputs: list[torch.Tensor] = []
+    seeds: list[torch.Tensor] = []
+    for i, leaf in enumerate(pytree.tree_leaves(result)):
+        if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and leaf.requires_grad:
+            odd = 2 * torch.randint(-4, 4, leaf.shape, generator=torch.Generator().manual_seed(i)) + 1
+            outputs.append(leaf)
+            seeds.append((odd / 8).to(leaf))
+    if not outputs:
+        return None
+    found = torch.autograd.grad(outputs, wanted, seeds, allow_unused=True, materialize_grads=True)
+    dense = [t.to_dense() if t.layout != torch.strided else t for t in found]
+    return [t.shape for t in outputs], [t.detach().cpu() for t in dense]
+
+
 # --- running -----------------------------------------------------------------------------------------------
 
 
@@ -173,6 +287,34 @@ class _Subject:
         if isinstance(self._model, OnnxRunner):
             return self._model.run(filled.by_name(self._model.inputs, self._model.name))
         return self._model.run(self._model.accepted(filled))
+
+    @property
+    def module(self) -> nn.Module | None:
+        """What can have gradients."""
+        return None if isinstance(self._model, OnnxRunner) else self._model.module
+
+    def slopes(self, tensors: Tensors, parameters: Sequence[str], *, wide: bool = False) -> _Slopes | None:
+        """Gradients of a fixed projection of the outputs, with respect to float inputs and to some parameters.
+
+        None when no output has any; ModelError when they cannot be computed. wide: in float64.
+        """
+        assert isinstance(self._model, TorchRunner)
+        try:
+            with torch.inference_mode(False), torch.enable_grad(), _random.fork_rng():
+                _random.manual_seed(0)
+                module = copy.deepcopy(self._model.module)
+                inputs = [t.detach().clone() for t in tensors]
+                if wide:
+                    module = module.double()
+                    inputs = [t.double() if t.is_floating_point() else t for t in inputs]
+                wanted = [t.requires_grad_() for t in inputs if t.is_floating_point()]
+                given = dict(module.named_parameters(remove_duplicate=False))
+                wanted += [given[name].requires_grad_() for name in parameters]
+                filled = self._model.accepted(self._example.filled(inputs))
+                with widened() if wide else nullcontext():
+                    return _differentiated(module(*filled.args, **filled.kwargs), wanted)
+        except Exception as error:  # the user's code may raise anything
+            raise ModelError(f"{self._model.name} cannot be differentiated on these inputs: {brief(error)}") from error
 
     def shadow(self, tensors: Tensors) -> list[torch.Tensor]:
         """The model in float64; ModelError when it cannot be computed there."""

@@ -180,6 +180,137 @@ def test_models_that_remember_are_left_as_they_were() -> None:
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in state.items())
 
 
+# --- gradients -------------------------------------------------------------------------------------------------
+
+
+def log_naive(z: torch.Tensor) -> torch.Tensor:
+    return torch.log(naive(z))
+
+
+class Apart(torch.nn.Module):
+    """A log-softmax of what `prepare` gives."""
+
+    def __init__(self, prepare: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.prepare = prepare
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.log_softmax(self.prepare(x), -1)
+
+
+@pytest.mark.parametrize("after", KINDS)
+@pytest.mark.parametrize("before", KINDS)
+def test_gradients_are_compared(before: str, after: str) -> None:
+    certificate = stabilize.certify(KINDS[before](log_naive), KINDS[after](lambda z: torch.log_softmax(z, -1)), (X,))
+    assert certificate.accepted, certificate.reason
+    assert certificate.gradients == "compared"
+    given = certificate.families[0]
+    assert given.gradient_before is not None
+    assert given.gradient_after is not None
+
+
+@pytest.mark.parametrize(
+    ("prepare", "named"),
+    [
+        (lambda x: x.detach(), "input 0 is harmed: it is gone"),
+        (lambda x: 1.01 * x - 0.01 * x.detach(), "input 0 is harmed: an entry is"),
+        (lambda x: torch.tensor(x.tolist()), "input 0 is harmed: it is gone"),
+        (lambda x: x + 0 * torch.sqrt(x - x), "input 0 is harmed: 24 entries that were finite are not"),
+        (lambda x: torch.from_numpy(x.numpy()), "the second model (Apart) cannot be differentiated"),
+    ],
+)
+def test_harmed_gradients_are_declined(prepare: Callable[[torch.Tensor], torch.Tensor], named: str) -> None:
+    before = Apart(lambda x: x)
+    certificate = stabilize.certify(before, Apart(prepare), X)
+    assert not certificate.accepted
+    assert named in str(certificate.reason)
+    assert stabilize.certify(before, before, X).accepted
+
+
+def test_gradients_of_shared_parameters_are_compared() -> None:
+    class Frozen(Head):
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.spelling(F.linear(x, self.linear.weight.detach(), self.linear.bias))
+
+    ids = torch.arange(4)[:, None] + torch.arange(6)
+    assert "linear.weight is harmed: it is gone" in str(stabilize.certify(Head(stable), Frozen(stable), X).reason)
+
+    class Embedded(Head):
+        def forward(self, x: torch.Tensor) -> Any:
+            return super().forward(torch.sin(x.float()))
+
+    certificate = stabilize.certify(Embedded(log_naive), Embedded(lambda z: torch.log_softmax(z, -1)), ids)
+    assert (certificate.accepted, certificate.gradients) == (True, "compared")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "given", "why"),
+    [
+        (lambda: Head(lambda z: z.argmax(-1)), None, X, "no output of the first model has a gradient"),
+        (lambda: Apart(lambda x: x.detach()), lambda: Apart(lambda x: x), X, "no output of the first model"),
+        (lambda: Apart(lambda x: x.double()), None, torch.arange(6), "no float input"),
+        (lambda: Apart(lambda x: torch.from_numpy(x.numpy())), None, X, "cannot be differentiated"),
+        (lambda: onnx_model("naive"), lambda: onnx_model("stable"), None, "two PyTorch models"),
+        (lambda: Head(stable), lambda: Head(wrong_axis), X, "the values are worse"),
+    ],
+)
+def test_why_gradients_were_not_compared(
+    before: Callable[[], object], after: Callable[[], object] | None, given: object, why: str
+) -> None:
+    certificate = stabilize.certify(before(), (after or before)(), given)
+    assert certificate.gradients.startswith("not compared: ")
+    assert why in certificate.gradients
+    assert certificate.accepted or "worse" in why
+
+
+def test_gradients_leave_no_trace() -> None:
+    model, x = Head(log_naive), X.clone().requires_grad_()
+    with torch.no_grad():
+        certificate = stabilize.certify(model, stabilize.optimize(model, (x,)), (x,))
+    assert certificate.accepted, certificate.reason
+    assert certificate.gradients == "compared"
+    assert x.grad is None
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_gradients_of_tied_parameters_and_half_precision() -> None:
+    class Tied(Head):
+        def __init__(self, spelling: Callable[[torch.Tensor], Any]) -> None:
+            super().__init__(spelling)
+            self.other = self.linear
+
+        def forward(self, x: torch.Tensor) -> Any:
+            x += 1
+            return self.spelling(self.linear(x) + self.other(x))
+
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        certificate = stabilize.certify(
+            Tied(log_naive).to(dtype), Tied(lambda z: torch.log_softmax(z, -1)).to(dtype), X.to(dtype)
+        )
+        assert certificate.accepted, certificate.reason
+        assert certificate.gradients == "compared"
+
+
+# --- nothing to compare ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [torch.full((4, 6), torch.nan), torch.ones(0, 6), torch.full((4, 6), torch.inf)])
+def test_what_could_not_be_compared_is_not_accepted(given: torch.Tensor) -> None:
+    for after in (stable, wrong_axis):
+        certificate = stabilize.certify(Head(naive), Head(after), given)
+        assert not certificate.accepted
+        assert str(certificate.reason).startswith("nothing could be compared")
+
+
+def test_an_output_without_numbers_must_stay_the_same() -> None:
+    def beside(constant: float) -> Head:
+        return Head(lambda z: (stable(z), torch.full_like(z, constant)))
+
+    assert stabilize.certify(beside(-torch.inf), beside(-torch.inf), X).accepted
+    certificate = stabilize.certify(beside(-torch.inf), beside(torch.inf), X)
+    assert "output 1: nothing could be compared" in str(certificate.reason)
+
+
 # --- ONNX ------------------------------------------------------------------------------------------------------
 
 

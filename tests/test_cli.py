@@ -205,6 +205,15 @@ def test_certify_accepts_and_declines(run: Callable[..., Outcome]) -> None:
     assert (worse.status, worse.err) == (1, "")
 
 
+def test_certify_without_anything_to_compare(run: Callable[..., Outcome]) -> None:
+    onnx.save(softmax_model(), "m.onnx")
+    for x in (np.full((3, 5), np.nan, np.float32), np.ones((0, 5), np.float32)):
+        np.savez("x.npz", x=x)
+        outcome = run("certify", "m.onnx", "m.onnx", "--input-data", "x.npz")
+        assert outcome.status == 1
+        assert outcome.out.startswith("declined: nothing could be compared")
+
+
 def test_certify_torch_with_arrays(run: Callable[..., Outcome]) -> None:
     for arrays in ({"x": BIG.expand(3, 5).numpy()}, {"arr_0": BIG.expand(3, 5).numpy()}):
         np.savez("x.npz", **arrays)

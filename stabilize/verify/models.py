@@ -4,14 +4,16 @@ Arbitrary precision is too slow for a model. In float64 the rounding errors of f
 vanish; what overflows there too is not known, and there the replacement's own shadow stands in when it is given.
 A model has no error bound in closed form: the replacement may be twice as far off as the original, or a fixed
 multiple of the roundoff of the largest entry (but no more than a small share of that entry: bfloat16 would excuse
-anything), whichever is more.
+anything), whichever is more. Gradients are judged likewise, with more slack, where both models have them.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias, final
 
 import numpy as np
 import torch
@@ -29,9 +31,16 @@ from stabilize.verify.shrink import rebuild
 Tensors: TypeAlias = Sequence[torch.Tensor]
 Runner: TypeAlias = Callable[[Tensors], Tensors]
 """Runs a model on its (flat) inputs; gives its (flat) outputs."""
+Slope: TypeAlias = tuple[str, torch.Tensor, torch.Tensor, torch.Tensor, float]
+"""A gradient: with respect to what; of the original, of the replacement, of the original in float64; and its size
+elsewhere: where functions saturate (σ near 1) it is small, but what it is computed from is not."""
+Slopes: TypeAlias = Callable[[Tensors], "list[Slope] | str"]
+"""Gradients on some inputs, or why there are none to compare; ModelError when only the replacement has none."""
 
 _ROUNDOFFS: Final = 256.0
 _SHARE: Final = 2.0**-5
+#: Two right formulas have backward passes that add in another order; those of attention differ 9-fold.
+_SLOPE_FACTOR: Final = 16.0
 
 
 def certify_models(
@@ -41,14 +50,19 @@ def certify_models(
     inputs: Iterable[tuple[str, Tensors]],
     *,
     shadow_after: Runner | None = None,
+    slopes: Slopes | None = None,
+    failures: Sequence[str] = (),
 ) -> Certificate:
     """Compare two models on named sets of inputs.
 
     shadow: the original in float64. shadow_after: the replacement in float64, which is consulted only where the
-    original is not finite even there.
+    original is not finite even there. slopes: the gradients, which are compared where the values are accepted.
+    failures: harms that are found while the inputs are drawn (a list that grows, read at the end).
     """
     results: list[FamilyResult] = []
     reason: str | None = None
+    seen: list[_Output] = []
+    gradients = "not compared: " + _NO_SLOPES if slopes is None else ""
     for name, tensors in inputs:
         before, after, truth = run_before(tensors), run_after(tensors), shadow(tensors)
         stand_in = shadow_after(tensors) if shadow_after is not None else truth
@@ -58,10 +72,77 @@ def certify_models(
         # where the original leaves the range even of float64, what it decides (an argmax of NaN) is not the truth
         decided = truth if all(_finite(t) for t in truth) else stand_in
         judged = [_judge(*each) for each in zip(before, after, truth, stand_in, decided, strict=True)]
-        results.append(FamilyResult.of(name, [(old, new) for old, new, _ in judged]))
         harms = [f"on {name} inputs, output {i}: {harm}" for i, (_, _, harm) in enumerate(judged) if harm is not None]
+        seen = seen or [_Output() for _ in judged]
+        for output, (old, _, _), first, second in zip(seen, judged, before, after, strict=True):
+            output.compared = output.compared or bool(old.known.any())
+            output.same = output.same and _same(first, second)
+        measured: list[tuple[Errors, Errors]] = []
+        if slopes is not None and not harms and reason is None:
+            measured, told, harm = _judge_slopes(slopes, tensors)
+            gradients = told if told == "compared" else gradients or told
+            harms = [] if harm is None else [f"on {name} inputs, {harm}"]
+        results.append(FamilyResult.of(name, [(old, new) for old, new, _ in judged], measured))
         reason = reason or (harms[0] if harms else None)
-    return Certificate(reason is None, reason, "float64", tuple(results), "not compared: whole models")
+    reason = reason or (failures[0] if failures else None) or _nothing(seen)
+    return Certificate(
+        reason is None, reason, "float64", tuple(results), gradients or "not compared: the values are worse"
+    )
+
+
+_NO_SLOPES: Final = "only two PyTorch models have gradients to compare"
+
+
+@final
+@dataclass(slots=True)
+class _Output:
+    """One output on all inputs. compared: somewhere there was a truth; same: bit for bit what it was."""
+
+    compared: bool = False
+    same: bool = True
+
+
+def _nothing(seen: Sequence[_Output]) -> str | None:
+    """What was not compared at all, and so is not known to be right."""
+    if not any(output.compared for output in seen):
+        return "nothing could be compared: the outputs have no elements, or none that is a number in float64"
+    for i, output in enumerate(seen):
+        if not (output.compared or output.same):
+            return f"output {i}: nothing could be compared: it has no number in float64, and it is not the same"
+    return None
+
+
+def _same(first: torch.Tensor, second: torch.Tensor) -> bool:
+    if first.shape != second.shape or first.dtype != second.dtype:
+        return False
+    return torch.equal(first, second) or bool(torch.allclose(first, second, rtol=0, atol=0, equal_nan=True))
+
+
+def _judge_slopes(slopes: Slopes, tensors: Tensors) -> tuple[list[tuple[Errors, Errors]], str, str | None]:
+    """The errors of gradients; "compared", or why not; the first harm in words."""
+    try:
+        found = slopes(tensors)
+    except ModelError as error:
+        return [], "compared", str(error)
+    if isinstance(found, str):
+        return [], f"not compared: {found}", None
+    errors: list[tuple[Errors, Errors]] = []
+    reason: str | None = None
+    known = False
+    for name, before, after, truth, size in found:
+        exact = truth.detach().double()
+        # a gradient beyond the format is neither's fault
+        keep = exact.abs() <= FORMATS[str(before.dtype).removeprefix("torch.")].max
+        known = known or bool(keep.any())
+        before, after, exact = (torch.where(keep, each, 0.0) for each in (before, after, exact))
+        wanted = exact.numpy()
+        old, new = errors_of(before, wanted), errors_of(after, wanted)
+        errors.append((old, new))
+        harm = _harm(old, new, before, after, wanted, factor=_SLOPE_FACTOR, size=size)
+        if harm is not None:
+            harm = harm if bool(after.any()) else "it is gone (zero everywhere)"
+            reason = reason or f"the gradient with respect to {name} is harmed: {harm}"
+    return errors, "compared" if known else "not compared: none is a number in float64", reason
 
 
 def _judge(
@@ -91,8 +172,20 @@ def _flags(tensor: torch.Tensor) -> AnyArray:
     return exact
 
 
-def _harm(old: Errors, new: Errors, before: torch.Tensor, after: torch.Tensor, exact: AnyArray) -> str | None:
-    """What is worse than it was."""
+def _harm(
+    old: Errors,
+    new: Errors,
+    before: torch.Tensor,
+    after: torch.Tensor,
+    exact: AnyArray,
+    *,
+    factor: float = 2.0,
+    size: float = 0.0,
+) -> str | None:
+    """What is worse than it was.
+
+    factor: how many times as far off it may be. size: what errors are relative to, when more than the largest entry.
+    """
     fmt = FORMATS[str(before.dtype).removeprefix("torch.")]
     lost = torch.isfinite(before) & ~torch.isfinite(after)
     if bool(lost.any()):
@@ -101,8 +194,8 @@ def _harm(old: Errors, new: Errors, before: torch.Tensor, after: torch.Tensor, e
     if not sound.any():
         return None
     known = exact[old.known]
-    scale = float(np.abs(known).max()) if known.size else 0.0
-    limit = max(2 * float(old.absolute[sound].max()), min(_ROUNDOFFS * fmt.u, _SHARE) * scale + 2 * fmt.tiny)
+    scale = max(size, float(np.abs(known).max())) if known.size else size
+    limit = max(factor * float(old.absolute[sound].max()), min(_ROUNDOFFS * fmt.u, _SHARE) * scale + 2 * fmt.tiny)
     worst = float(new.absolute[sound].max())
     if worst <= limit:
         return None
@@ -138,16 +231,23 @@ def module_shadow(module: torch.nn.Module) -> Callable[..., Any]:
     wide = copy.deepcopy(module).double()
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        default = torch.get_default_dtype()
-        # tensors that the model makes without naming a dtype
-        torch.set_default_dtype(torch.float64)
-        try:
-            with torch.no_grad(), _Widened():  # type: ignore[no-untyped-call]
-                return wide(*tree_map(_widen, args), **tree_map(_widen, kwargs))
-        finally:
-            torch.set_default_dtype(default)
+        with torch.no_grad(), widened():
+            return wide(*tree_map(_widen, args), **tree_map(_widen, kwargs))
 
     return run
+
+
+@contextmanager
+def widened() -> Generator[None]:
+    """What runs in here, on float64 tensors, runs in float64, whatever it says itself. Gradients do too."""
+    default = torch.get_default_dtype()
+    # tensors that the model makes without naming a dtype
+    torch.set_default_dtype(torch.float64)
+    try:
+        with _Widened():  # type: ignore[no-untyped-call]
+            yield
+    finally:
+        torch.set_default_dtype(default)
 
 
 class _Widened(TorchDispatchMode):  # type: ignore[no-untyped-call]
