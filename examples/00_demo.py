@@ -1,8 +1,7 @@
 """The main job on a real model, twice: as PyTorch, where it trains, and as ONNX, where it is deployed.
 
 The model is a byte-level transformer whose attention, gate, head and loss are written as in a textbook: exponentials
-divided by their sum. It learns this project's licence text. `make demo` runs this file; `--markdown` prints what
-the README quotes.
+divided by their sum. It learns this project's licence text. `make demo` runs it; `--markdown` is for the README.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import logging
 import math
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,7 +148,10 @@ def onnx(out: Plain | Markdown, model: Transformer) -> stabilize.Report:
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "transformer.onnx"), Path(folder, "fixed.onnx")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        torch.onnx.export(model, (tokens,), source, dynamo=True, optimize=False, verbose=False)
+        with warnings.catch_warnings():
+            # torch's exporter copies a class that torch itself deprecates
+            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+            torch.onnx.export(model.eval(), (tokens,), source, dynamo=True, optimize=False, verbose=False)
         fixed, report = stabilize.optimize(source, return_report=True)
         target.write_bytes(fixed.SerializeToString())
         out.report("ONNX: the trained model, as written and exported", report)
