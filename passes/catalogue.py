@@ -129,6 +129,7 @@ GENERIC = _rule(
     before="exp(a) / exp(b)", after="exp(a - b)",
     error="relative (2 + |a| + |b|)·u after.", source="Algebra of exponents; the certificate measures it.",
     shapes=_ELEMENTWISE,
+    severity="warning",
 )  # fmt: skip
 CROSS_ENTROPY = _rule(
     "STB301", "naive-cross-entropy",

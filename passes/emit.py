@@ -25,7 +25,8 @@ from stabilize.passes.mixture import Mixture, MixtureEmitter, common_shift, part
 from stabilize.passes.scaled import Engine, Scaled
 
 #: Operators whose half-precision kernels compute in float32 and round once.
-ROUNDS_ONCE = frozenset({"softmax", "log_softmax", "sigmoid", "log_sigmoid", "softplus", "tanh", "expm1", "log1p"})
+#: Not sigmoid and tanh: their gradients σ(1 − σ), 1 − t² are taken from the rounded result, where they are lost.
+ROUNDS_ONCE = frozenset({"softmax", "log_softmax", "log_sigmoid", "softplus", "expm1", "log1p"})
 
 
 @final

@@ -380,7 +380,9 @@ def _r_mul(_: Ranges, v: Value, r: list[Range]) -> Range:
 
 def _r_div(_: Ranges, v: Value, r: list[Range]) -> Range:
     a, b = r
-    broken = b.big or b.tiny
+    # any number over exp(t): inf and 0 are right wherever t is a scale's logarithm in its usual range
+    scaled = v.operands[1].op == "exp" and not (a.big or a.tiny) and number_of(v.operands[0]) is None
+    broken = (b.big or b.tiny) and not scaled
     if b.lo > 0:
         ends = [_quotient(x, y) for x in (a.lo, a.hi) for y in (b.lo, b.hi)]
         return Range(min(ends), max(ends), a.big or b.tiny, a.tiny or b.big, broken)

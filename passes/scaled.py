@@ -496,7 +496,7 @@ def _two_terms(e: Engine, v: Value, sign: Fraction) -> Scaled | None:
         if sign > 0 and other.trivial and (other.number or 0) > 0 and e.weighted(one.coefficient) is not None:
             return e.supported(one, other.number)
     if a.trivial and b.trivial:
-        return _sech_squared(e, v) if ka == 1 and sign < 0 else None
+        return _one_and_tanh(e, v, sign)
     if a.exponent == b.exponent:
         op = "add" if sign > 0 else "sub"
         if ka is not None and kb is not None:
@@ -515,6 +515,15 @@ def _two_terms(e: Engine, v: Value, sign: Fraction) -> Scaled | None:
     if kb == -ka and kb > 0 and b.trivial:
         return complement(e, a.exponent, kb, v.dtype)
     return None
+
+
+def _one_and_tanh(e: Engine, v: Value, sign: Fraction) -> Scaled | None:
+    """1 ± tanh(u) = 2·σ(±2u), 1 − tanh(u)² = 4·σ(2u)·σ(−2u)."""
+    for one, other in (v.operands, v.operands[::-1]):
+        if number_of(one) == 1 and other.op == "tanh" and (sign > 0 or one is v.operands[0]):
+            minus = e.linear(other.operands[0]).scale(-2 * sign)
+            return Scaled(e.builder.constant(2.0, v.dtype), e.algebra.softplus(minus).scale(Fraction(-1)))
+    return _sech_squared(e, v) if number_of(v.operands[0]) == 1 and sign < 0 else None
 
 
 def _sech_squared(e: Engine, v: Value) -> Scaled | None:

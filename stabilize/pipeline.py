@@ -108,10 +108,10 @@ class _Judge:
                 refusals.append(refusal)
                 continue
             certificate = certify_rewrite(proposal.old, candidate) if self._request.certify else None
-            if certificate is None or certificate.accepted:
+            if certificate is None or (certificate.accepted and certificate.idle is None):
                 self._record(proposal, candidate, certificate)
                 return candidate
-            refusals.append(certificate.reason or "worse than the original")
+            refusals.append(certificate.reason or certificate.idle or "worse than the original")
         self._record_finding(proposal, proposal.candidates[0] if proposal.candidates else None, fixable=False)
         if refusals:
             self._decline(proposal, "; ".join(dict.fromkeys(refusals)))

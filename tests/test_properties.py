@@ -287,7 +287,7 @@ class Twin(nn.Module):
 #: A rewrite that uncovers another one, which the second round finds.
 UNCOVERED: Final = """
 def graph(x: float32[3, 4], z: float32[3, 4]):
-    return div(1.0, add(1.0, exp(neg(logsumexp(div(z, exp(x)), axes=(1,), keepdim=True)))))
+    return div(1.0, add(1.0, exp(neg(logsumexp(div(z, mul(exp(x), exp(z))), axes=(1,), keepdim=True)))))
 """
 
 

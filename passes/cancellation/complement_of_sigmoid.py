@@ -38,9 +38,12 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     if value.op not in ("sub", "add"):
         return None
     reading = ctx.engine.scaled(value)
+    found = one_plus(value)
+    if found is not None and found[0].op == "tanh":
+        return None  # half of a GELU: what 1 + tanh loses at −1 is absorbed there
     if not reading.trivial and reading.number is not None:
         split = ctx.emitter.split(reading.exponent)
-        if one_plus(value) and not split.constant and all(t.kind == "log_sigmoid" for _, t in split.terms):
+        if found and not split.constant and all(t.kind == "log_sigmoid" for _, t in split.terms):
             return RULE.proposal(value, ctx.emitter.scaled(reading, value))
     return _double(ctx, value)
 

@@ -171,15 +171,38 @@ def eye(c: Call) -> Value:
 
 
 def diagonal(c: Call) -> Value:
-    """The main diagonal of a matrix: in row i, column i."""
+    """A diagonal of a matrix."""
     x = c.tensor("self")
-    if x.type.rank != 2 or c.integer("offset") != 0 or c.integer("dim1") % 2 or c.integer("dim2") % 2 != 1:
-        raise Unreadable("another diagonal")
+    if x.type.rank != 2 or c.integer("dim1") % 2 or c.integer("dim2") % 2 != 1:
+        raise Unreadable("a diagonal of other axes")
+    return _entries(c, x, c.integer("offset"))
+
+
+def diag(c: Call) -> Value:
+    """A diagonal of a matrix; of a vector it would be the matrix."""
+    x = c.tensor("self")
+    if x.type.rank != 2:
+        raise Unreadable("a matrix with a given diagonal")
+    return _entries(c, x, c.integer("diagonal"))
+
+
+def _entries(c: Call, x: Value, offset: int) -> Value:
+    """In row i, column i + offset."""
     rows, columns = x.shape
-    if rows != columns and not (isinstance(rows, int) and isinstance(columns, int) and rows < columns):
-        raise Unreadable("a diagonal that ends before the rows do")
-    index = c.b.unsqueeze(c.b.make("arange", size=rows, dtype="int64"), (1,))
-    return c.b.squeeze(c.b.make("gather", x, index, axis=1), (1,))
+    if rows != columns or offset:
+        if not isinstance(rows, int) or not isinstance(columns, int):
+            raise Unreadable("a diagonal of a matrix of unknown size")
+        first = max(-offset, 0)
+        last = min(rows, columns - offset)
+        if first >= last:
+            raise Unreadable("an empty diagonal")
+        if (first, last) != (0, rows):
+            x = c.b.make("slice", x, axis=0, start=first, stop=last, step=1)
+        rows = last - first
+    index = c.b.make("arange", size=rows, dtype="int64")
+    if offset > 0:
+        index = c.b.apply("add", index, offset)
+    return c.b.squeeze(c.b.make("gather", x, c.b.unsqueeze(index, (1,)), axis=1), (1,))
 
 
 INDEX_ROWS: dict[str, Row] = {
@@ -195,4 +218,5 @@ INDEX_ROWS: dict[str, Row] = {
     "eye.default": eye,
     "eye.m": eye,
     "diagonal.default": diagonal,
+    "diag.default": diag,
 }

@@ -116,6 +116,16 @@ class Certificate:
             f"gradients {self.gradients}"
         )
 
+    @property
+    def idle(self) -> str | None:
+        """Why an accepted replacement is of no use: it fails where the original does, and is no better elsewhere."""
+        lost, left = sum(f.failed_before for f in self.families), sum(f.failed_after for f in self.families)
+        before = max((f.before for f in self.families), default=0.0)
+        after = max((f.after for f in self.families), default=0.0)
+        if left >= lost > 0 and 2 * after >= before:
+            return f"it repairs nothing: {left} elements fail as they did before"
+        return None
+
     def errors(self) -> str:
         """The largest error where the original was right, and the elements where it was not, before → after."""
         before = max((f.before for f in self.families), default=0.0)

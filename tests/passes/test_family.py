@@ -55,6 +55,8 @@ AFTER = {
     "return log(add(softmax(h, axis=1), 0.000000001))":
         "cast(logaddexp(-20.72326583694641, log_softmax(cast(h, dtype='float32'), axis=1)), dtype='float16')",
     # --- sigmoids ---
+    "return log(sub(1.0, tanh(x)))": "add(log_sigmoid(mul(x, -2.0)), 0.6931471805599453)",
+    "return log(add(tanh(x), 1.0))": "add(log_sigmoid(mul(x, 2.0)), 0.6931471805599453)",
     "return div(1.0, add(1.0, exp(neg(x))))": "sigmoid(x)",
     "e = exp(x)\nreturn div(e, add(1.0, e))": "sigmoid(x)",
     "return div(x, add(1.0, exp(neg(x))))": "mul(x, sigmoid(x))",
@@ -127,6 +129,8 @@ HEALTHY = [
     "p = topk_values(softmax(x, axis=1), axis=1, k=2, largest=True, sorted=True)\nreturn log(add(p, 0.01)), p",
     "return cross_entropy(x, y, reduction='mean', ignore_index=-100, label_smoothing=0.0)",
     "return div(x, add(sqrt(sum(mul(x, x), axes=(1,), keepdim=True)), 0.00000001))",
+    "return div(sub(x, z), exp(z)), sqrt(cumprod(sub(1.0, x), axis=1))",
+    "return mul(mul(x, 0.5), add(tanh(mul(x, 0.8)), 1.0)), mul(x, sigmoid(mul(x, 1.7))), sub(1.0, tanh(x))",
     "e = exp(neg(abs(x)))\nreturn where(ge(x, 0.0), div(1.0, add(1.0, e)), div(e, add(1.0, e)))",
 ]
 
