@@ -11,7 +11,7 @@ whole sum. Half-precision sites compute in float32 and round once, unless a sing
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import final
@@ -65,12 +65,20 @@ class Emitter:
     """Turns normal forms into values.
 
     host_size: values with a smaller index belong to the host. coarse: sigmoids of the host that lose their tail.
+    bounds: (lowest, highest) value of a form over the reals.
     """
 
-    def __init__(self, engine: Engine, host_size: int, coarse: Collection[Value] = ()) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        host_size: int,
+        bounds: Callable[[Linear], tuple[float, float]],
+        coarse: Collection[Value] = (),
+    ) -> None:
         self.engine = engine
         self.builder = engine.builder
         self.host_size = host_size
+        self.bounds = bounds
         self.coarse = frozenset(coarse)
 
     # --- splitting --------------------------------------------------------------------------------------------------
@@ -328,13 +336,16 @@ class Emitter:
 
     # --- the linear domain ------------------------------------------------------------------------------------------
 
-    def exponential(self, form: Linear, dtype: str) -> Value:
-        """exp(form): a product of softmaxes and sigmoids where that is what it is, else one exp of the sum."""
+    def exponential(self, form: Linear, dtype: str, rounded: str) -> Value:
+        """exp(form): a product of softmaxes and sigmoids where that is what it is, else one exp of the sum.
+
+        rounded: the dtype that the result will have.
+        """
         b = self.builder
         split = self.split(form)
         factors = [self._factor(k, t, dtype) for k, t in split.terms]
         if not factors or any(f is None for f in factors):
-            return b.make("exp", self.build(form, dtype))
+            return self._exp(form, dtype, rounded)
         product: Value | None = None
         for factor in factors:
             assert factor is not None
@@ -343,6 +354,19 @@ class Emitter:
         if split.constant:
             product = b.apply("mul", product, math.exp(split.constant))
         return product
+
+    def _exp(self, form: Linear, dtype: str, rounded: str) -> Value:
+        """exp(form), or exp(form/2)² where exp(form) may be infinite while a gradient of 0 (of a clamp) must stay 0.
+
+        The factors that the original multiplied were finite there; 0·∞ would make the gradient NaN.
+        """
+        b = self.builder
+        exponent = self.build(form, dtype)
+        held = 2 * FORMATS[rounded].emax < FORMATS[dtype].emax  # rounding to float16 makes the infinity
+        if len(form.terms) < 2 or held or not b.detaches or self.bounds(form)[1] <= FORMATS[dtype].exp_overflow:
+            return b.make("exp", exponent)
+        root = b.make("exp", b.apply("mul", exponent, 0.5))
+        return b.make("mul", root, root)
 
     def _factor(self, k: Fraction, term: Term, dtype: str) -> Value | None:
         if k <= 0 or k.denominator != 1 or term.kind not in ("log_softmax", "ratio", "log_sigmoid"):
@@ -365,7 +389,7 @@ class Emitter:
         c = reading.coefficient
         if reading.exponent.is_zero:
             return self.finish(c, like)
-        body = self.exponential(reading.exponent, self.carrier(like, reading.exponent))
+        body = self.exponential(reading.exponent, self.carrier(like, reading.exponent), like.dtype)
         if reading.number == 1:
             return self.finish(body, like)
         if c.op == "div" and c.index >= self.host_size:  # multiply first: (w·e)/Σ rounds like the original

@@ -49,7 +49,8 @@ def context(view: View, options: Options, ranges: dict[str, tuple[float, float]]
     engine.read(values)
     # ONNX Runtime's Sigmoid is exactly 0 from x = −18 down; one that is emitted here is not spelled with it
     coarse = [v for v in values if v.op == "sigmoid"] if options.host == "onnx" else []
-    return Context(engine, Ranges(engine, given, coarse), Emitter(engine, host_size, coarse), options)
+    intervals = Ranges(engine, given, coarse)
+    return Context(engine, intervals, Emitter(engine, host_size, intervals.bounds, coarse), options)
 
 
 def proposals(view: View, ctx: Context, accept: Callable[[Proposal], Value | None]) -> dict[Value, Value]:

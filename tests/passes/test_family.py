@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from torch import nn
 
+import stabilize
 from stabilize.graph.text import show
 
 AFTER = {
@@ -69,7 +72,7 @@ AFTER = {
     "p = sigmoid(x)\nreturn div(p, sub(1.0, p))": "exp(x)",
     "p = sigmoid(x)\nreturn log(div(p, sub(1.0, p)))": "x",
     "return div(sub(exp(x), exp(neg(x))), add(exp(x), exp(neg(x))))": "tanh(x)",
-    "return div(exp(x), exp(z))": "exp(sub(x, z))",
+    "return div(exp(x), exp(z))": "v21 = exp(mul(sub(x, z), 0.5))\nreturn mul(v21, v21)",
     "return log(exp(neg(exp(neg(x)))))": "neg(exp(neg(x)))",
     "return sqrt(softmax(x, axis=1))": "exp(mul(log_softmax(x, axis=1), 0.5))",
     # --- losses and attention ---
@@ -174,3 +177,18 @@ def test_rows_of_a_flattened_batch_are_rows(rewrite):
         "return neg(mean(log(squeeze(gather(p, i, axis=1), axes=(1,))), axes=(0,), keepdim=False))"
     ).after()
     assert "cross_entropy(reshape(q, shape=(6, 4)), reshape(j, shape=(6,)), reduction='mean'" in after
+
+
+def test_a_gradient_of_zero_stays_zero_where_a_quotient_is_infinite():
+    """As in a clipped importance ratio: both exponentials are finite, their quotient is not."""
+
+    class Clipped(nn.Module):
+        def forward(self, new, old):
+            return torch.clamp(torch.exp(new) / torch.exp(old), 0.8, 1.2)
+
+    for dtype, size in ((torch.float32, 60.0), (torch.bfloat16, 60.0), (torch.float16, 8.0)):
+        new, old = (torch.full((4,), s, dtype=dtype, requires_grad=True) for s in (size, -size))
+        fixed, report = stabilize.optimize(Clipped(), (new, old), return_report=True)
+        assert [r.code for r in report.rewrites] == ["STB205"]
+        fixed(new, old).sum().backward()
+        assert new.grad.tolist() == old.grad.tolist() == [0.0] * 4
