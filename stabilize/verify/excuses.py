@@ -27,6 +27,7 @@ Tensors = Mapping[Value, torch.Tensor]
 #: Operators that PyTorch computes as NaN at infinite operands, by their definition as (1 − y)·x + softplus(−x).
 _UNDEFINED_AT_INFINITY: Final = frozenset({"bce_with_logits"})
 _ENTRIES: Final = 40
+_TWO_NUMBERS: Final = (1.0, 2.5)
 _FAR: Final = 1000.0
 
 
@@ -74,10 +75,21 @@ def _floats(tensors: Tensors) -> Iterator[tuple[Value, torch.Tensor]]:
 
 
 def _depends_on(problem: Problem, tensors: Tensors, special: Callable[[torch.Tensor], torch.Tensor]) -> Bools:
-    """Elements of the original that depend on a special input: those that are NaN when it is."""
-    changed = dict(tensors)
-    changed.update((leaf, t.masked_fill(special(t), math.nan)) for leaf, t in _floats(tensors))
-    return _array(torch.isnan(execute([problem.old], changed)[0]))
+    """Elements of the original that depend on a special input."""
+
+    def filled(number: float) -> Tensors:
+        return {**tensors, **{leaf: t.masked_fill(special(t), number) for leaf, t in _floats(tensors)}}
+
+    return _follows(problem, filled)
+
+
+def _follows(problem: Problem, filled: Callable[[float], Tensors]) -> Bools:
+    """Elements of the original that are NaN when some inputs are, or differ between two numbers in their place.
+
+    The second shows what a comparison hides: NaN > 0 is false, and where(x > 0, eˣ, 0) is 0.
+    """
+    lost, one, other = (execute([problem.old], filled(x))[0] for x in (math.nan, *_TWO_NUMBERS))
+    return _array(torch.isnan(lost) | (one != other))
 
 
 def _reached(problem: Problem, tensors: Tensors, leaf: Value, index: tuple[int, ...]) -> Bools:
@@ -102,11 +114,13 @@ def _contaminated(problem: Problem, tensors: Tensors, before: torch.Tensor) -> B
     for leaf, tensor in _floats(tensors):
         for position in torch.nonzero(torch.isinf(tensor))[:_ENTRIES]:
             index = tuple(int(i) for i in position)
-            changed = tensor.clone()
-            changed[index] = math.nan
-            finite = {k: t.masked_fill(torch.isinf(t), 0.0) for k, t in _floats(tensors)}
-            finite[leaf] = changed.masked_fill(torch.isinf(changed), 0.0)
-            reached = _array(torch.isnan(execute([problem.old], {**tensors, **finite})[0]))
+
+            def filled(number: float, leaf: Value = leaf, index: tuple[int, ...] = index) -> Tensors:
+                finite = {k: t.masked_fill(torch.isinf(t), 0.0) for k, t in _floats(tensors)}
+                finite[leaf][index] = number
+                return {**tensors, **finite}
+
+            reached = _follows(problem, filled)
             if (reached & lost).any():
                 result |= reached
     return result
