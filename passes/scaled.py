@@ -146,6 +146,12 @@ class Engine:
     def weighted(self, coefficient: Value) -> WeightedSum | None:
         return self._weighted.get(coefficient)
 
+    def guardable(self, reading: Scaled) -> WeightedSum | None:
+        """The weighted sum that `reading` is, without a factor: a number added to it is one more term of the sum."""
+        weighted = self._weighted.get(reading.coefficient)
+        whole = weighted is not None and reading.exponent == self.weighted_exponent(weighted)
+        return weighted if whole else None
+
     def supported(self, reading: Scaled, extra: Fraction | None = None) -> Scaled:
         """A weighted sum (plus `extra` > 0) shifted by the maximum over its *support*, the entries of nonzero weight.
 
@@ -453,7 +459,7 @@ def _denominator(e: Engine, value: Value, reading: Scaled) -> tuple[WeightedSum 
         for part, guard in (value.operands, value.operands[::-1]):
             k = number_of(guard)
             if k is not None and k > 0:
-                return e.weighted(e.scaled(part).coefficient), k
+                return e.guardable(e.scaled(part)), k
     return weighted, None
 
 
@@ -493,7 +499,7 @@ def _two_terms(e: Engine, v: Value, sign: Fraction) -> Scaled | None:
     if kb == 0 and b.trivial:  # an ε that the format rounded to 0
         return None if a.trivial else a
     for one, other in ((a, b), (b, a)):
-        if sign > 0 and other.trivial and (other.number or 0) > 0 and e.weighted(one.coefficient) is not None:
+        if sign > 0 and other.trivial and (other.number or 0) > 0 and e.guardable(one) is not None:
             return e.supported(one, other.number)
     if a.trivial and b.trivial:
         return _one_and_tanh(e, v, sign)

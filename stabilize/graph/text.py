@@ -125,13 +125,15 @@ def show(values: tuple[Value, ...] | list[Value], leaves: tuple[Value, ...] = ()
     stop = {leaf.index for leaf in leaves}
     text: dict[int, str] = {}
     inputs: list[str] = []
+    taken: set[str] = set()
     lines: list[str] = []
     for value in order:
         if value.op == "input" or value.index in stop:
             name = str(value.attr("name")) if value.op == "input" else f"v{value.index}"
             name = re.sub(r"\W", "_", name)
-            while name in text.values():
+            while name in taken:
                 name += "_"
+            taken.add(name)
             text[value.index] = name
             inputs.append(f"{name}: {value.type}")
             continue
