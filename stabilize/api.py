@@ -223,9 +223,9 @@ def open_host(
     model: object, example_inputs: object = None, dynamic_shapes: object = None, rewrite: Rewrite | None = None
 ) -> Host:
     """Read `model` with the frontend of its kind. `rewrite`: for what a module captures later."""
-    if _is_path(model) or _is_onnx(model):
-        from stabilize.frontends.onnx import open_onnx
+    from stabilize.frontends.onnx import is_onnx, open_onnx
 
+    if _is_path(model) or is_onnx(model):
         return open_onnx(cast(Any, model))
     import torch
     from torch.export import ExportedProgram
@@ -242,12 +242,6 @@ def open_host(
         f"cannot read a {type(model).__module__}.{type(model).__qualname__}: pass an nn.Module, GraphModule, "
         "ExportedProgram, onnx.ModelProto, onnx_ir.Model or the path of a .onnx file"
     )
-
-
-def _is_onnx(model: object) -> bool:
-    """A ModelProto, an onnx_ir.Model or an ONNXProgram, told without importing any of them."""
-    kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(model).__mro__}
-    return bool(kinds & {("onnx", "ModelProto"), ("onnx_ir", "Model"), ("torch", "ONNXProgram")})
 
 
 def load(path: str | os.PathLike[str]) -> object:

@@ -18,6 +18,7 @@ from stabilize.errors import ModelError, StabilizeError, UsageError
 from stabilize.formats import FORMATS
 from stabilize.frontends.example import Example, brief
 from stabilize.frontends.fx_run import TorchRunner
+from stabilize.frontends.onnx import is_onnx
 from stabilize.frontends.onnx_run import OnnxRunner
 from stabilize.graph.value import Value, cone
 from stabilize.verify.certificate import Certificate
@@ -148,8 +149,7 @@ def _open(model: object, name: str) -> TorchRunner | OnnxRunner:
         return OnnxRunner(path, path)
     if isinstance(model, (nn.Module, ExportedProgram)):
         return TorchRunner(model, f"{name} ({type(model).__name__})")
-    kinds = {(t.__module__.partition(".")[0], t.__name__) for t in type(model).__mro__}
-    if kinds & {("onnx", "ModelProto"), ("onnx_ir", "Model"), ("torch", "ONNXProgram")}:
+    if is_onnx(model):
         return OnnxRunner(cast(Any, model), f"{name} ({type(model).__name__})")
     raise UsageError(f"cannot read {name}, a {type(model).__module__}.{type(model).__qualname__}: pass {_READABLE}")
 

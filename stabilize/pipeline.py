@@ -42,7 +42,8 @@ class Request:
         return self.select is None or any(code.startswith(c) for c in self.select)
 
 
-#: A rewrite can uncover another one inside what it emitted or around it. Two rounds are rare, three were never seen.
+#: A rewrite can uncover another one inside what it emitted or around it. On the panel three rounds are enough: two that
+#: rewrite, and one that finds nothing.
 _MOST_ROUNDS: Final = 4
 
 _Host = TypeVar("_Host", bound=Host)

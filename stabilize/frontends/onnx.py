@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 OLDEST_OPSET = 11
 
 
+def is_onnx(model: object) -> bool:
+    """A ModelProto, an onnx_ir.Model or an ONNXProgram, told without importing any of them."""
+    kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(model).__mro__}
+    return bool(kinds & {("onnx", "ModelProto"), ("onnx_ir", "Model"), ("torch", "ONNXProgram")})
+
+
 def _need_onnx() -> None:
     try:
         import onnx
