@@ -237,3 +237,15 @@ def test_entries_picked_along_another_axis_are_no_cross_entropy():
     fixed, report = stabilize.optimize(Picked(), inputs, return_report=True, certify=False)
     assert "STB301" not in [r.code for r in report.rewrites]
     torch.testing.assert_close(fixed(*inputs), Picked()(*inputs))
+
+
+def test_a_quotient_that_is_1_over_the_reals_keeps_a_nan():
+    class One(nn.Module):
+        def forward(self, x):
+            e = torch.exp(x)
+            return e / e, e[:, :1] / e[:, :1].sum(-1, keepdim=True)
+
+    x = torch.tensor([[torch.nan, 1.0], [2.0, torch.nan]])
+    fixed = stabilize.optimize(One(), (torch.zeros(2, 2),), certify=False)
+    for actual, wanted in zip(fixed(x), One()(x), strict=True):
+        assert torch.equal(actual.isnan(), wanted.isnan())
