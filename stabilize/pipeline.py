@@ -6,7 +6,7 @@ Nothing here knows a rule or a host: rules propose, the host says what it can ex
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias, TypeVar, final
 
 from stabilize.formats import FORMATS, is_float
@@ -50,7 +50,7 @@ _Host = TypeVar("_Host", bound=Host)
 
 
 def run(host: _Host, request: Request, model: str, progress: Progress | None = None) -> tuple[_Host, Report]:
-    """`host` with every rewrite that was accepted, itself when there was none, and the report."""
+    """`host` and the graphs inside it with every rewrite that was accepted, itself when there was none; the report."""
     report = Report(model)
     for _ in range(_MOST_ROUNDS):
         replacements, found = _round(host, request, model, progress)
@@ -58,7 +58,14 @@ def run(host: _Host, request: Request, model: str, progress: Progress | None = N
         if not replacements:
             break
         host = host.patched(replacements)
-    return host, report
+    changed: dict[str, Host] = {}
+    inside = replace(request, ranges={})  # they name inputs of the model, not of a body
+    for name, body in host.bodies().items():
+        rewritten, found = run(body, inside, model, progress)
+        report.extend(found.within(name))
+        if rewritten is not body:
+            changed[name] = rewritten
+    return host.with_bodies(changed) if changed else host, report
 
 
 def _append(report: Report, later: Report) -> None:

@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias, cast, final
 
@@ -137,6 +137,21 @@ class Report:
     findings: list[Finding] = field(default_factory=list["Finding"])
     rewrites: list[Rewrite] = field(default_factory=list["Rewrite"])
     declined: list[Declined] = field(default_factory=list["Declined"])
+
+    def extend(self, other: Report) -> None:
+        """Add the records of `other`."""
+        self.findings.extend(other.findings)
+        self.rewrites.extend(other.rewrites)
+        self.declined.extend(other.declined)
+
+    def within(self, body: str) -> Report:
+        """The same report as said of a graph that has this one inside it: nodes are named `body/node`."""
+        return Report(
+            self.model,
+            [replace(f, node=f"{body}/{f.node}") for f in self.findings],
+            [replace(r, node=f"{body}/{r.node}") for r in self.rewrites],
+            [replace(d, node=f"{body}/{d.node}") for d in self.declined],
+        )
 
     def to_dict(self) -> dict[str, Json]:
         """`{"schema_version": 1, "model": ..., "findings": [...], "rewrites": [...], "declined": [...]}`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import final
+from typing import Self, final
 
 import torch
 from torch import fx
@@ -41,6 +41,7 @@ from stabilize.frontends.fx_types import (
     range_constraints_of,
     target_of,
 )
+from stabilize.graph.host import Host
 from stabilize.graph.value import Value
 from stabilize.graph.view import Replacement, View
 
@@ -72,6 +73,13 @@ class FxHost:
     def refusal(self, replacement: Replacement) -> str | None:
         """Why `patched` could not make this replacement, or None when it can."""
         return refusal(self._planning(), replacement)
+
+    def bodies(self) -> dict[str, Host]:
+        """Nested programs are opaque: none is offered."""
+        return {}
+
+    def with_bodies(self, bodies: Mapping[str, Host]) -> Self:
+        raise NotImplementedError("no body was offered")
 
     def can_emit(self, value: Value) -> str | None:
         """Why `value` could not be computed at the end of this graph, or None when it can."""

@@ -24,6 +24,7 @@ from stabilize.frontends.fx_capture import backward_hooks, distinct, gradients_w
 from stabilize.frontends.fx_hosts import ExportedHost
 from stabilize.frontends.fx_share import share_module
 from stabilize.frontends.fx_variant import Variant, changed_axes
+from stabilize.graph.host import Host
 from stabilize.graph.value import Value
 from stabilize.graph.view import Replacement, View
 
@@ -96,8 +97,17 @@ class ModuleHost:
         return self.inner.can_emit(value)
 
     def patched(self, replacements: Sequence[Replacement]) -> ModuleHost:
+        return self._with(self.inner.patched(replacements))
+
+    def bodies(self) -> Mapping[str, Host]:
+        return self.inner.bodies()
+
+    def with_bodies(self, bodies: Mapping[str, Host]) -> ModuleHost:
+        return self._with(self.inner.with_bodies(bodies))
+
+    def _with(self, inner: ExportedHost) -> ModuleHost:
         host = copy.copy(self)
-        host.inner = self.inner.patched(replacements)
+        host.inner = inner
         return host
 
     def model(self) -> nn.Module:

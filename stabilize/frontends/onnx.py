@@ -6,11 +6,12 @@ Importing this module does not import onnx; opening a model does.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
 
 from stabilize.errors import MissingExtraError, ModelError
+from stabilize.graph.host import Host
 from stabilize.graph.value import Value
 from stabilize.graph.view import Replacement, View
 
@@ -102,6 +103,13 @@ class OnnxHost:
         origins = dict(zip(map(id, nodes), self._origins, strict=True))
         Patcher(model, self.view, self.opset).apply(replacements)
         return OnnxHost(model, self._given, self.name, [origins.get(id(n)) for n in model.graph])
+
+    def bodies(self) -> dict[str, Host]:
+        """Nested graphs and functions are opaque: none is offered."""
+        return {}
+
+    def with_bodies(self, bodies: Mapping[str, Host]) -> OnnxHost:
+        raise NotImplementedError("no body was offered")
 
     def model(self) -> onnx.ModelProto | ir.Model | torch.onnx.ONNXProgram:
         """A model of its own, of the kind that was given."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, Self
 
 from stabilize.graph.value import Value
@@ -27,6 +27,17 @@ class Host(Protocol):
 
     def patched(self, replacements: Sequence[Replacement]) -> Self:
         """The host with `replacements` applied and dead code removed, read again; itself when there are none."""
+        ...
+
+    def bodies(self) -> Mapping[str, Host]:
+        """The graphs inside this one (branches, loop bodies, functions, regions without gradients) by unique name.
+
+        Each is a host of its own; what it takes from outside are inputs of its view. Their bodies are theirs.
+        """
+        ...
+
+    def with_bodies(self, bodies: Mapping[str, Host]) -> Self:
+        """The host with the `bodies` of these names, each a patched form of what `bodies()` gave."""
         ...
 
     def model(self) -> object:
