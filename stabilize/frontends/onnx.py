@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
+    from stabilize.frontends.onnx_bodies import Inside
     from stabilize.frontends.onnx_patch import Patcher
     from stabilize.frontends.onnx_read import Reader
 
@@ -47,7 +48,10 @@ def _need_onnx() -> None:
 
 @final
 class OnnxHost:
-    """An ONNX model that has been read; `model` returns the kind of model that was given, a proto for a path."""
+    """An ONNX graph that has been read: the main graph of a model, or one inside it as a model of its own.
+
+    `model` returns the kind of model that was given: a proto for a path, an `ir.Model` for a graph inside.
+    """
 
     kind: Literal["onnx"] = "onnx"
 
@@ -56,15 +60,14 @@ class OnnxHost:
         model: ir.Model,
         given: onnx.ModelProto | torch.onnx.ONNXProgram | None,
         name: str,
-        origins: Sequence[int | None] | None = None,
+        inside: Inside | None = None,
     ) -> None:
-        """`given`: what was read, None for an `ir.Model`; `origins`: which of its nodes each node of `model` is."""
+        """`given`: what was read, None for an `ir.Model`; `inside`: where the graph stands if not by itself."""
         self._model = model
         self._given = given
-        self._origins = range(len(model.graph)) if origins is None else origins
+        self._inside = inside
         self.name = name
-        imports = model.graph.opset_imports
-        self.opset = imports.get("", imports.get("ai.onnx", OLDEST_OPSET))
+        self.opset = opset_of(model.graph)
         if self.opset < OLDEST_OPSET:
             raise ModelError(
                 f"{name}: opset {self.opset} is older than {OLDEST_OPSET}: "
@@ -75,7 +78,7 @@ class OnnxHost:
     def _reader(self) -> Reader:
         from stabilize.frontends.onnx_read import Reader
 
-        return Reader(self._model, self.opset)
+        return Reader(self._model, self.opset, None if self._inside is None else self._inside.sizes)
 
     @property
     def view(self) -> View:
@@ -88,28 +91,65 @@ class OnnxHost:
     @cached_property
     def _scratch(self) -> Patcher:
         """A copy to try emission on; nothing of it leaves this host."""
+        return self._patcher(self._model.clone(), scratch=True)
+
+    def _patcher(self, model: ir.Model, scratch: bool = False) -> Patcher:
         from stabilize.frontends.onnx_patch import Patcher
 
-        return Patcher(self._model.clone(), self.view, self.opset)
+        if self._inside is None:
+            return Patcher(model, self.view, self.opset)
+        names = self._inside.names
+        initializers = not self._inside.function
+        return Patcher(model, self.view, self.opset, names.copy() if scratch else names, initializers)
 
     def patched(self, replacements: Sequence[Replacement]) -> OnnxHost:
         """The host with `replacements` applied; ModelError when one cannot be written in its opset."""
-        from stabilize.frontends.onnx_patch import Patcher
-
         if not replacements:
             return self
         model = self._model.clone()
-        nodes = list(model.graph)  # held, so that no new node takes the identity of one that is removed
-        origins = dict(zip(map(id, nodes), self._origins, strict=True))
-        Patcher(model, self.view, self.opset).apply(replacements)
-        return OnnxHost(model, self._given, self.name, [origins.get(id(n)) for n in model.graph])
+        self._patcher(model).apply(replacements)
+        return OnnxHost(model, self._given, self.name, self._inside)
 
     def bodies(self) -> dict[str, Host]:
-        """Nested graphs and functions are opaque: none is offered."""
-        return {}
+        """Bodies of control flow, and model-local functions. Graphs of other domains' operators are opaque."""
+        from stabilize.frontends import onnx_bodies, onnx_functions
+        from stabilize.frontends.onnx_emitter import Names
+        from stabilize.frontends.onnx_patch import taken_names
+
+        functions = self._inside is None and bool(self._model.functions)  # those of a body are the model's
+        if not functions and not onnx_bodies.slots(self._model):
+            return {}
+        _ = self.view  # the reader has read
+        names = Names(taken_names(self._model.graph)) if self._inside is None else self._inside.names
+        owned = self._model.clone()
+        found = {
+            name: OnnxHost(model, None, f"{self.name}/{name}", inside)
+            for name, model, inside in onnx_bodies.taken_out(owned, self._reader, names)
+        }
+        if functions:
+            owned = self._model.clone()
+            for label, model, inside in onnx_functions.taken_out(owned, self._reader):
+                if opset_of(model.graph) >= OLDEST_OPSET:
+                    found[label] = OnnxHost(model, None, f"{self.name}/{label}", inside)
+        return dict(found)
 
     def with_bodies(self, bodies: Mapping[str, Host]) -> OnnxHost:
-        raise NotImplementedError("no body was offered")
+        """The host with graphs inside it replaced by what patching made of them."""
+        from stabilize.frontends import onnx_bodies, onnx_functions
+
+        inner: dict[str, tuple[ir.Model, Inside]] = {}
+        functions: dict[str, ir.Model] = {}
+        for name, body in bodies.items():
+            if not isinstance(body, OnnxHost) or body._inside is None:
+                raise TypeError(f"{name} is no body of an ONNX graph")
+            if body._inside.function:
+                functions[name] = body._model
+            else:
+                inner[name] = (body._model, body._inside)
+        model = self._model.clone()
+        onnx_bodies.put_back(model, inner)
+        onnx_functions.put_back(model, functions)
+        return OnnxHost(model, self._given, self.name, self._inside)
 
     def model(self) -> onnx.ModelProto | ir.Model | torch.onnx.ONNXProgram:
         """A model of its own, of the kind that was given."""
@@ -118,7 +158,7 @@ class OnnxHost:
         if isinstance(self._given, onnx.ModelProto):
             from stabilize.frontends.onnx_proto import transplant
 
-            return transplant(self._given, self._model, self._origins)
+            return transplant(self._given, self._model)
         model = self._model.clone()
         if self._given is None:
             return model
@@ -149,6 +189,12 @@ class OnnxHost:
             raise ModelError(
                 f"{self.name}: the data of {name} cannot be read ({error}): save the model again"
             ) from error
+
+
+def opset_of(graph: ir.Graph) -> int:
+    """The version of the default domain; without one, the oldest that is read, of which nothing can be there."""
+    imports = graph.opset_imports
+    return imports.get("", imports.get("ai.onnx", OLDEST_OPSET))
 
 
 def open_onnx(model: OnnxModel) -> OnnxHost:
@@ -192,6 +238,7 @@ def _deserialized(proto: onnx.ModelProto, name: str) -> ir.Model:
     import onnx_ir as ir
 
     from stabilize.frontends.onnx_check import check_order
+    from stabilize.frontends.onnx_proto import remember
     from stabilize.frontends.onnx_types import silenced
 
     try:
@@ -204,6 +251,7 @@ def _deserialized(proto: onnx.ModelProto, name: str) -> ir.Model:
         first = str(cause).partition("\n")[0]
         raise ModelError(f"{name}: not a valid ONNX model ({first}): check it with onnx.checker") from error
     check_order(model, name)
+    remember(proto, model)
     return model
 
 

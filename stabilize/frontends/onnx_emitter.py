@@ -61,6 +61,10 @@ class Names:
         self._taken.add(name)
         return name
 
+    def copy(self) -> Names:
+        """The same names taken; what becomes of one changes nothing in the other."""
+        return Names(self._taken)
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,18 @@ Emit: TypeAlias = "Callable[[Emitter, Value], Ref]"
 class Emitter:
     """Spells values as nodes. `nodes` and `initializers` collect what was made; the caller puts them in the graph."""
 
-    def __init__(self, builder: Builder, opset: int, names: Names, rows: dict[str, Emit], place: Place) -> None:
+    def __init__(
+        self,
+        builder: Builder,
+        opset: int,
+        names: Names,
+        rows: dict[str, Emit],
+        place: Place,
+        overridden: frozenset[str] = frozenset(),
+    ) -> None:
+        """overridden: operators that the model defines anew; they do not compute what their names say."""
         self.builder = builder
+        self._overridden = overridden
         self.opset = opset
         self.place = place
         self.nodes: list[ir.Node] = []
@@ -192,6 +206,8 @@ class Emitter:
 
     def multi(self, op_type: str, *inputs: Ref | None, types: Sequence[TensorType], **attributes: Any) -> list[Ref]:
         """A node. bfloat16 is widened to float32 around an operator that does not take it in this opset."""
+        if op_type in self._overridden:
+            raise CannotEmit(f"the model has a function of its own named {op_type}")
         takes = accepted(op_type, self.opset)
         for operand, allowed in zip(inputs, takes, strict=False):
             if operand is None or operand.type.dtype in allowed:

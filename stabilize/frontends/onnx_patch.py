@@ -6,7 +6,7 @@ can. The replaced value's name moves to the new node: consumers, captured names 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import final
 
 import onnx_ir as ir
@@ -22,19 +22,26 @@ from stabilize.graph.view import Replacement, View
 
 @final
 class Patcher:
-    """Patches one graph in place. `model` must have the names of the model that `view` was read from."""
+    """Patches one graph in place. `model` must have the names of the model that `view` was read from.
 
-    def __init__(self, model: ir.Model, view: View, opset: int) -> None:
+    names: taken where the graph stands, if that is not all there is; initializers: whether it can have some.
+    """
+
+    def __init__(
+        self, model: ir.Model, view: View, opset: int, names: Names | None = None, initializers: bool = True
+    ) -> None:
         self._graph = model.graph
-        self._ir_version = model.ir_version
+        self._initializers = initializers and model.ir_version >= 4
         self._view = view
         self._hosts = view.names()
         self._by_name: dict[str, ir.Value] = {}
         self._position: dict[str, int] = {}
         self._last: dict[int, ir.Node] = {}
-        self._names = Names(_all_names(model))
+        self._names = Names(taken_names(model.graph)) if names is None else names
         self._symbols = _symbols(view)
-        self._emitter = Emitter(view.builder, opset, self._names, ROWS, Place("", {}, lambda _: None, lambda _: None))
+        place = Place("", {}, lambda _: None, lambda _: None)
+        own = frozenset(name for domain, name, _ in model.functions if domain == "")
+        self._emitter = Emitter(view.builder, opset, self._names, ROWS, place, own)
         for value in (*self._graph.inputs, *self._graph.initializers.values()):
             self._record(value, -1)
         for position, node in enumerate(self._graph):
@@ -53,11 +60,12 @@ class Patcher:
         for name, replacement in sorted(self._placed(replacements), key=lambda item: self._position[item[0]]):
             dead += self._replace(name, replacement)
         self._store([value for value in self._emitter.initializers if value.uses()])
-        self._sweep(dead)
+        sweep(self._graph, dead)
 
     def _store(self, constants: list[ir.Value]) -> None:
-        """As initializers; before IR version 4 those are inputs of the model too, so as nodes at its beginning."""
-        if self._ir_version >= 4:
+        """As initializers. Functions have none, and before IR version 4 they are inputs of the model too: there as
+        nodes at its beginning."""
+        if self._initializers:
             for value in constants:
                 self._graph.register_initializer(value)
             return
@@ -171,30 +179,35 @@ class Patcher:
         assert producer is not None, "computed by a node"
         return producer
 
-    # --- dead code --------------------------------------------------------------------------------------------
 
-    def _sweep(self, candidates: list[ir.Node]) -> None:
-        """Remove nodes that the replacements left without a use, and weights that only those used."""
-        while candidates:
-            node = candidates.pop()
-            if node.graph is not self._graph or any(o.uses() or o.is_graph_output() for o in node.outputs):
-                continue
-            inputs = [v for v in node.inputs if v is not None]
-            self._graph.remove(node, safe=True)
-            for value in inputs:
-                producer = value.producer()
-                if producer is not None:
-                    candidates.append(producer)
-                elif value.is_initializer() and not (value.uses() or value.is_graph_input() or value.is_graph_output()):
-                    self._graph.initializers.pop(value.name or "", None)
+def sweep(graph: ir.Graph, candidates: list[ir.Node]) -> None:
+    """Remove nodes of `graph` that lost their uses, and what only those used: other nodes, weights."""
+    while candidates:
+        node = candidates.pop()
+        if node.graph is not graph or any(o.uses() or o.is_graph_output() for o in node.outputs):
+            continue
+        inputs = [v for v in node.inputs if v is not None]
+        graph.remove(node, safe=True)
+        for value in inputs:
+            producer = value.producer()
+            if producer is not None:
+                candidates.append(producer)
+            else:
+                drop_weight(graph, value)
 
 
-def _all_names(model: ir.Model) -> Iterable[str]:
-    """Every name of a value or node in the model, nested graphs included."""
-    for graph in model.graphs():
-        for value in (*graph.inputs, *graph.initializers.values()):
+def drop_weight(graph: ir.Graph, value: ir.Value) -> None:
+    """Remove an initializer of `graph` that nothing uses and no caller may set."""
+    if value.is_initializer() and not (value.uses() or value.is_graph_input() or value.is_graph_output()):
+        graph.initializers.pop(value.name or "", None)
+
+
+def taken_names(graph: ir.Graph) -> Iterator[str]:
+    """Names of values and nodes in `graph` and inside it."""
+    for each in (graph, *graph.subgraphs()):
+        for value in (*each.inputs, *each.initializers.values()):
             yield value.name or ""
-        for node in graph:
+        for node in each:
             yield node.name or ""
             yield from (o.name or "" for o in node.outputs)
 

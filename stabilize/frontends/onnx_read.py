@@ -8,6 +8,7 @@ whose types the vocabulary refuses. Opaque is safe: such a value equals itself a
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Callable, Iterator
 from typing import TypeVar, cast, final
@@ -18,11 +19,11 @@ import onnx_ir.passes.common
 
 from stabilize.errors import ShapeError
 from stabilize.frontends import onnx_layout, onnx_rows
-from stabilize.frontends.onnx_call import Call, Refused, Row
+from stabilize.frontends.onnx_call import Call, Contents, Refused, Row
 from stabilize.frontends.onnx_check import conforms
 from stabilize.frontends.onnx_contents import LIMIT, SYMBOLIC, contents_of, dtype_of
 from stabilize.frontends.onnx_expand import folded
-from stabilize.frontends.onnx_types import DTYPES, UNTYPED, arithmetic, conflict, silenced, type_of, uniform
+from stabilize.frontends.onnx_types import DATA_TYPES, DTYPES, UNTYPED, arithmetic, conflict, silenced, type_of, uniform
 from stabilize.graph.build import Builder
 from stabilize.graph.value import TensorType, Value, cone
 from stabilize.graph.view import Source, View
@@ -46,16 +47,17 @@ LARGE = 100_000
 @final
 class Reader:
     """Reads the main graph of one model. By name: `tensors`, the data behind every leaf that has some; `contents`, the
-    small arrays that are known before a run."""
+    small arrays that are known before a run, to which those known beforehand are given."""
 
-    def __init__(self, model: ir.Model, opset: int) -> None:
+    def __init__(self, model: ir.Model, opset: int, contents: Contents | None = None) -> None:
         self.model = inferred(model)
         self.opset = opset
         self.builder = Builder()
         self.tensors: dict[str, ir.TensorProtocol] = {}
         self._values: dict[ir.Value, Value] = {}
         self._bindings: dict[str, Value] = {}
-        self.contents: dict[str, np.ndarray] = {}
+        self._hosts: dict[str, ir.Value] = {}
+        self.contents: dict[str, np.ndarray] = dict(contents or {})
         self._untyped: set[Value] = set()
         self._parameters: set[str] = set()
         self._arrays: dict[tuple[TensorType, bytes], Value] = {}
@@ -83,11 +85,39 @@ class Reader:
         }
         return View(self.builder, bindings, outputs, sources, frozenset(self._parameters & bindings.keys()))
 
+    # --- for the graphs inside ----------------------------------------------------------------------------------
+
+    def host(self, name: str) -> ir.Value:
+        """The value `name` of the graph that was read."""
+        return self._hosts[name]
+
+    def stated(self, host: ir.Value) -> tuple[ir.TypeProtocol | None, ir.Shape | None]:
+        """Type and shape of a value of the graph that was read; symbols keep their names."""
+        value = self._values.get(host)
+        if value is None or value in self._untyped or value.dtype not in DATA_TYPES:
+            return host.type, host.shape
+        return ir.TensorType(DATA_TYPES[value.dtype]), ir.Shape(value.shape)
+
+    def content(self, name: str) -> ir.TensorProtocol | None:
+        """The data of the value `name`, where that is known before a run."""
+        if name in self.tensors:
+            return self.tensors[name]
+        array = self.contents.get(name)
+        if array is not None and array.dtype != SYMBOLIC:
+            return ir.tensor(array, name=name)
+        value = self._bindings[name]
+        sizes = tuple(d for d in value.shape if isinstance(d, int))
+        if value.op != "constant" or len(sizes) < value.type.rank or math.prod(sizes) > LIMIT:
+            return None
+        full = np.full(sizes, cast(float, value.attr("value")), DATA_TYPES[value.dtype].numpy())
+        return ir.tensor(full, name=name)
+
     # --- leaves -----------------------------------------------------------------------------------------------
 
     def _bind(self, host: ir.Value, value: Value) -> None:
         self._values[host] = value
         if host.name:
+            self._hosts[host.name] = host
             self._bindings[host.name] = value
 
     def _leaf(self, host: ir.Value) -> Value:

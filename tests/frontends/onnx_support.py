@@ -10,6 +10,7 @@ import onnx.parser
 import onnxruntime
 from onnx import helper
 
+import stabilize
 from stabilize.frontends.onnx import open_onnx
 from stabilize.frontends.onnx_types import DATA_TYPES
 from stabilize.graph.build import Builder
@@ -56,3 +57,29 @@ def program(
     assert isinstance(patched, onnx.ModelProto)
     onnx.checker.check_model(patched, full_check=True)
     return patched
+
+
+#: Rows that a naive softmax gets wrong: an overflow, an underflow, silent zeros.
+ROWS = np.asarray([[-200, 0, 1, 2], [100, 101, 99, 98], [88.5, 88.5, 88.5, 88.5], [1, 2, 3, 4]], np.float32)
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    """Of the rows, in float64."""
+    e = np.exp(x.astype(np.float64) - x.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+def close(actual: np.ndarray, truth: np.ndarray) -> None:
+    """Within 1e-6 relatively, or half the smallest float32 where the truth lies below that."""
+    np.testing.assert_allclose(actual, truth, rtol=1e-6, atol=2.0**-150)
+
+
+def optimized(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Optimized and checked: the argument untouched, the result valid, nothing left to do."""
+    before = proto.SerializeToString()
+    fixed = stabilize.optimize(proto)
+    assert proto.SerializeToString() == before
+    onnx.checker.check_model(fixed, full_check=True)
+    onnx.shape_inference.infer_shapes(fixed, strict_mode=True)
+    assert stabilize.optimize(fixed).SerializeToString() == fixed.SerializeToString()
+    return fixed
