@@ -173,7 +173,7 @@ class _Judge:
         if new is not None:
             below = set(cone([old])) - {old}
             top = {v for v in cone([new]) if v in below and v.op != "constant"}
-            used = {o for v in cone([new], top) for o in v.operands} & top
+            used = {o for v in cone([new], top) for o in v.operands if o in self._nodes} & top
             for v in used:
                 leaves.setdefault(v, self._where(v)[0])
         return one_line(old, leaves), None if new is None else one_line(new, leaves)

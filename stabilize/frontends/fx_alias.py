@@ -11,13 +11,14 @@ from typing import cast, final
 import torch
 from torch import fx
 from torch._C import DispatchKey
-from torch._ops import HigherOrderOperator
+from torch._ops import HigherOrderOperator, OpOverload
 
 from stabilize.frontends.fx_table import ASSERTIONS, FRESH, MAYBE_VIEWS, READ
 from stabilize.frontends.fx_types import (
     Fake,
     Operator,
     argument_of,
+    attribute,
     attribute_path,
     fake_of,
     input_nodes,
@@ -32,7 +33,7 @@ def written_arguments(node: fx.Node) -> list[fx.Node]:
     """The tensor arguments that `node` may write to."""
     target = target_of(node)
     if isinstance(target, HigherOrderOperator):
-        return [a for a in input_nodes(node.args) if _is_tensor(a)] if _body_writes(node) else []
+        return [a for a in input_nodes(node.args) if _is_tensor(a)] if _writes_outside(node) else []
     operator = operator_of(target)
     if operator is None:
         return []
@@ -46,16 +47,37 @@ def written_arguments(node: fx.Node) -> list[fx.Node]:
     return written
 
 
-def _body_writes(node: fx.Node) -> bool:
-    """Whether the graphs that a higher-order operator runs contain a write (unknown bodies count as writing)."""
+def _writes_outside(node: fx.Node) -> bool:
+    """Whether the graphs that a higher-order operator runs may write to what they are given (unknown ones may)."""
     owner = node.graph.owning_module
-    for argument in input_nodes(node.args):
-        if argument.op != "get_attr":
-            continue
-        body = getattr(owner, attribute_path(argument), None)
-        if isinstance(body, fx.GraphModule) and any(written_arguments(n) for n in body.graph.nodes):
-            return True
-    return owner is None
+    if owner is None:
+        return True
+    bodies = [attribute(owner, attribute_path(a)) for a in input_nodes((node.args, node.kwargs)) if a.op == "get_attr"]
+    return any(isinstance(b, fx.GraphModule) and _writes_to_inputs(b.graph) for b in bodies)
+
+
+def _writes_to_inputs(graph: fx.Graph) -> bool:
+    """Whether a graph may write to its inputs; one of torch functions and methods is judged by their names."""
+    if any(_sounds_like_writing(n) for n in graph.nodes):
+        return True
+    memory = Memory(graph)
+    return any(True for _ in memory.written_leaves())
+
+
+def _sounds_like_writing(node: fx.Node) -> bool:
+    """`add_`, `+=`, `x[0] = …`, `out=…`, in a graph that does not say it by schemas."""
+    target = target_of(node)
+    if node.op == "call_module":
+        return True
+    if node.op not in ("call_function", "call_method") or isinstance(target, HigherOrderOperator | OpOverload):
+        return False
+    name = target if isinstance(target, str) else str(getattr(target, "__name__", "_"))
+    plain = name.rstrip("_") if name.startswith("__") else name
+    return plain.endswith("_") or name in _WRITING or "out" in node.kwargs or node.kwargs.get("inplace") is True
+
+
+_WRITING = frozenset(("setitem", "iadd", "isub", "imul", "itruediv", "ifloordiv", "ipow", "imod", "imatmul", "iand",
+                      "ior", "ixor", "ilshift", "irshift"))  # fmt: skip
 
 
 def _is_tensor(node: fx.Node) -> bool:

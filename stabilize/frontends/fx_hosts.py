@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Self, final
+from typing import final
 
 import torch
 from torch import fx
@@ -24,15 +24,19 @@ from torch.export.graph_signature import (
 )
 from torch.utils import _pytree as pytree
 
+from stabilize.errors import ModelError
+from stabilize.frontends.fx_bodies import Body, bodies_of, exchange
 from stabilize.frontends.fx_inputs import placeholder_inputs
+from stabilize.frontends.fx_modes import Modes
 from stabilize.frontends.fx_patch import apply, refusal, unavailable
 from stabilize.frontends.fx_program import Leaf, Program, Reading, own_program
 from stabilize.frontends.fx_read import read
 from stabilize.frontends.fx_share import copy_graph, share_graph_module
 from stabilize.frontends.fx_site import HostGraph
-from stabilize.frontends.fx_trace import CONSTANT, attribute, trace
+from stabilize.frontends.fx_trace import CONSTANT, trace
 from stabilize.frontends.fx_types import (
     Fake,
+    attribute,
     attribute_path,
     fake_of,
     has_results,
@@ -53,7 +57,8 @@ class FxHost:
 
     kind = "fx"
 
-    def __init__(self, program: Program, fakes: Mapping[str, Fake]) -> None:
+    def __init__(self, root: fx.GraphModule, program: Program, fakes: Mapping[str, Fake]) -> None:
+        self._root = root
         self._program = program
         self._fakes = fakes
         self._reading: Reading = read(program)
@@ -75,11 +80,24 @@ class FxHost:
         return refusal(self._planning(), replacement)
 
     def bodies(self) -> dict[str, Host]:
-        """Nested programs are opaque: none is offered."""
-        return {}
+        """The graphs that higher-order operators run, by path. One that cannot be read by itself is not offered."""
+        hosts: dict[str, Host] = {}
+        for name, body in self._bodies().items():
+            try:
+                hosts[name] = GraphModuleHost(body.module, None, body.modes)
+            except ModelError:
+                continue
+        return hosts
 
-    def with_bodies(self, bodies: Mapping[str, Host]) -> Self:
-        raise NotImplementedError("no body was offered")
+    def _bodies(self) -> dict[str, Body]:
+        return bodies_of(self._root, self._program.host, self._program.modes)
+
+    def _with_bodies(self, bodies: Mapping[str, Host]) -> fx.GraphModule:
+        """A copy of the graph module that runs these graphs in the place of those that it has."""
+        root = share_graph_module(self._root, copy_graph(self._program.host))
+        changed = {name: host.model() for name, host in bodies.items() if isinstance(host, GraphModuleHost)}
+        exchange(root, self._bodies(), changed)
+        return root
 
     def can_emit(self, value: Value) -> str | None:
         """Why `value` could not be computed at the end of this graph, or None when it can."""
@@ -111,20 +129,26 @@ class ExportedHost(FxHost):
     def __init__(self, exported: ExportedProgram) -> None:
         self.exported = exported
         graph = exported.graph_module.graph
-        super().__init__(own_program(graph, _leaves(exported)), {n.name: fake_of(n) for n in graph.nodes})
+        fakes = {n.name: fake_of(n) for n in graph.nodes}
+        super().__init__(exported.graph_module, own_program(graph, _leaves(exported)), fakes)
 
     def model(self) -> ExportedProgram:
         return self.exported
 
     def patched(self, replacements: Sequence[Replacement]) -> ExportedHost:
         graph = self.patched_graph(replacements)
-        return self if graph is None else ExportedHost(self._with_graph(graph))
+        if graph is None:
+            return self
+        module = fx.GraphModule(self._root, graph)
+        module.meta.update(self._root.meta)
+        return ExportedHost(self._with_module(module))
 
-    def _with_graph(self, graph: fx.Graph) -> ExportedProgram:
+    def with_bodies(self, bodies: Mapping[str, Host]) -> ExportedHost:
+        return ExportedHost(self._with_module(self._with_bodies(bodies))) if bodies else self
+
+    def _with_module(self, module: fx.GraphModule) -> ExportedProgram:
         exported = self.exported
-        module = fx.GraphModule(exported.graph_module, graph)
-        module.meta.update(exported.graph_module.meta)
-        renamed = _renamed(exported.graph_module.graph, graph)
+        renamed = _renamed(exported.graph_module.graph, module.graph)
         return ExportedProgram(
             root=module,
             graph=module.graph,
@@ -192,17 +216,18 @@ def _call_graph(entries: Sequence[ModuleCallEntry], renamed: Mapping[str, str]) 
 class GraphModuleHost(FxHost):
     """A GraphModule, torch-level or ATen. Its rewritten form shares parameters, buffers and submodules."""
 
-    def __init__(self, module: fx.GraphModule, example_inputs: object) -> None:
+    def __init__(self, module: fx.GraphModule, example_inputs: object, modes: Modes | None = None) -> None:
         self.module = module
         self._example_inputs = example_inputs
+        self._modes = modes or Modes()
         self._fixed: tuple[tuple[str, int, int], ...] = ()
         if _is_typed_aten(module):
             fakes = {n.name: fake_of(n) for n in module.graph.nodes}
-            super().__init__(own_program(module.graph, _attribute_leaves(module)), fakes)
+            super().__init__(module, own_program(module.graph, _attribute_leaves(module), self._modes), fakes)
             return
-        traced = trace(module, placeholder_inputs(module, example_inputs))
+        traced = trace(module, placeholder_inputs(module, example_inputs), self._modes)
         self._fixed = traced.fixed
-        super().__init__(traced.program, traced.fakes)
+        super().__init__(module, traced.program, traced.fakes)
 
     def model(self) -> fx.GraphModule:
         return self.module
@@ -212,7 +237,13 @@ class GraphModuleHost(FxHost):
         if graph is None:
             return self
         _insist_on_sizes(graph, self._fixed)
-        return GraphModuleHost(share_graph_module(self.module, graph), self._example_inputs)
+        return self._reopened(share_graph_module(self.module, graph))
+
+    def with_bodies(self, bodies: Mapping[str, Host]) -> GraphModuleHost:
+        return self._reopened(self._with_bodies(bodies)) if bodies else self
+
+    def _reopened(self, module: fx.GraphModule) -> GraphModuleHost:
+        return GraphModuleHost(module, self._example_inputs, self._modes)
 
 
 def _is_typed_aten(module: fx.GraphModule) -> bool:

@@ -16,7 +16,7 @@ from stabilize.errors import ModelError
 from stabilize.frontends.fx_emit import EMIT
 from stabilize.frontends.fx_program import Holding
 from stabilize.frontends.fx_site import HostGraph, Place, symbol_source
-from stabilize.frontends.fx_table import ASSERTIONS
+from stabilize.frontends.fx_table import ASSERTIONS, VIEWS
 from stabilize.frontends.fx_types import aten, operator_key
 from stabilize.graph.value import Value
 from stabilize.graph.view import Replacement
@@ -151,7 +151,7 @@ def _steps(
     host: HostGraph, root: Value, old: Value | None, position: int, new: Mapping[Value, Value]
 ) -> tuple[tuple[Value, Value], ...]:
     """What to emit at `position` for `root`, which replaces `old`: whatever is not known there, operands first."""
-    if position - 1 in host.reading.facts.autocast:
+    if host.modes(position).autocast:
         raise Refused("operators inserted under autocast would compute in another dtype")
     steps: dict[Value, Value] = {}
     opened: set[Value] = set()
@@ -165,6 +165,9 @@ def _steps(
             steps[value] = substitute
             continue
         opened.add(value)
+        if substitute is value and value is not root and host.is_free(value, position):
+            stack.extend(value.operands)
+            continue
         stack.append(value)
         if substitute is not value and substitute not in opened:
             stack.append(substitute)
@@ -206,7 +209,8 @@ def _make(host: HostGraph, plan: Plan) -> None:
         if how == "write back":
             _write_back(host, holders, result)
             continue
-        own_result = place.new(aten("clone.default"), (result,), {}) if how == "own memory" else result
+        shared = _is_returned(result) and any(_is_returned(host.by_name[h.node]) for h in holders)
+        own_result = place.new(aten("clone.default"), (result,), {}) if how == "own memory" or shared else result
         _redirect(host, holders, own_result, own)
     host.replaced[old, host.grad_off(plan.position)] = result
 
@@ -257,6 +261,11 @@ def _needs_own_memory(host: HostGraph, result: fx.Node, holders: list[fx.Node]) 
         return False
     returned = any(user.op == "output" for holder in holders for user in holder.users)
     return host.written(result) or (returned and host.external(result))
+
+
+def _is_returned(node: fx.Node) -> bool:
+    """Whether a node, or a view of it, is returned: two results that are one would change together."""
+    return any(u.op == "output" or (operator_key(u.target) in VIEWS and _is_returned(u)) for u in node.users)
 
 
 def _redirect(host: HostGraph, holders: list[Holding], result: fx.Node, own: set[fx.Node]) -> None:

@@ -6,13 +6,14 @@ which flat nodes each host node became.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeAlias, final
 
 import torch
 from torch import fx
 
+from stabilize.frontends.fx_modes import Modes
 from stabilize.graph.value import Value
 from stabilize.graph.view import View
 
@@ -45,6 +46,7 @@ class Program:
     computed: host node name → the flat nodes that hold its result.
     steps: flat node → position of the host node that ran it (−1: before the first).
     switched: flat nodes whose meaning a switch of a submodule decides (dropout); never read through.
+    modes: what is switched on when the program starts.
     """
 
     flat: fx.Graph
@@ -53,6 +55,7 @@ class Program:
     steps: Mapping[fx.Node, int]
     leaves: Mapping[fx.Node, Leaf]
     switched: frozenset[fx.Node] = frozenset()
+    modes: Modes = field(default_factory=Modes)
 
 
 @final
@@ -75,16 +78,14 @@ class Facts:
     writes: the groups that a node writes to.
     external: groups that outlive the call (inputs, parameters, buffers, constants).
     effects: nodes that are never removed (random numbers, nested programs, unknown calls).
-    grad_off: positions after which gradients are switched off.
-    autocast: positions after which autocast is on, where a new operator would not mean what it says.
+    modes: what is switched on before each position, and at the end.
     """
 
     groups: Mapping[str, frozenset[int]]
     writes: Mapping[str, frozenset[int]]
     external: frozenset[int]
     effects: frozenset[str]
-    grad_off: frozenset[int]
-    autocast: frozenset[int]
+    modes: Sequence[Modes]
 
 
 @final
@@ -103,7 +104,7 @@ class Reading:
     fetchable: Mapping[Value, torch.Tensor]
 
 
-def own_program(graph: fx.Graph, leaves: Mapping[fx.Node, Leaf]) -> Program:
+def own_program(graph: fx.Graph, leaves: Mapping[fx.Node, Leaf], modes: Modes | None = None) -> Program:
     """An ATen graph as its own program."""
     nodes = list(graph.nodes)
     return Program(
@@ -112,4 +113,5 @@ def own_program(graph: fx.Graph, leaves: Mapping[fx.Node, Leaf]) -> Program:
         computed={n.name: n for n in nodes},
         steps={n: i for i, n in enumerate(nodes)},
         leaves=leaves,
+        modes=modes or Modes(),
     )

@@ -13,16 +13,21 @@ from typing import cast, final
 
 import torch
 from torch import fx
+from torch.utils import _pytree as pytree
 
 from stabilize.errors import ShapeError
 from stabilize.formats import is_float
 from stabilize.frontends.fx_alias import Memory
+from stabilize.frontends.fx_autocast import concerns, fake_mode_of, run, same_types
 from stabilize.frontends.fx_call import Call, Read, Unreadable
+from stabilize.frontends.fx_modes import Switches, modes_before
 from stabilize.frontends.fx_program import Facts, Holding, Leaf, Program, Reading
 from stabilize.frontends.fx_table import ASSERTIONS, READ, VIEWS, functional_key
 from stabilize.frontends.fx_types import (
     Fake,
+    Operator,
     dim_of,
+    dtype_name,
     fake_of,
     input_nodes,
     is_number,
@@ -35,7 +40,7 @@ from stabilize.frontends.fx_types import (
     tensor_type,
 )
 from stabilize.graph.build import Builder
-from stabilize.graph.value import TensorType, Value
+from stabilize.graph.value import TensorType, Value, gradient_free
 from stabilize.graph.view import Source, View
 
 _UNIFORM_LIMIT = 100_000
@@ -61,19 +66,13 @@ class _Reader:
         self.data: dict[Value, torch.Tensor] = {}
         self.fetchable: dict[Value, torch.Tensor] = {}
         self.position = -1
-        self.grad = True
-        self.autocast = 0
-        self.grad_off: set[int] = set()
-        self.autocast_on: set[int] = set()
+        self.switches = Switches(program.modes)
+        self.free: dict[int, bool] = {}
 
     def run(self) -> Reading:
         for node in self.program.flat.nodes:
             self.position = self.program.steps.get(node, -1)
             self.visit(node)
-            if not self.grad:
-                self.grad_off.add(self.position)
-            if self.autocast:
-                self.autocast_on.add(self.position)
         return self.reading()
 
     # --- one node -----------------------------------------------------------------------------------------
@@ -84,7 +83,7 @@ class _Reader:
                 self.hold(node, self.leaf(node))
             case "output":
                 self.results.extend(self.operands(node))
-            case _ if self.switch(node):
+            case _ if self.switches.visit(node):
                 self.effects[node] = ()
             case _ if node.target is operator.getitem:
                 self.hold(node, self.element(node))
@@ -95,19 +94,6 @@ class _Reader:
             case _:
                 self.hold(node, self.translate(node))
 
-    def switch(self, node: fx.Node) -> bool:
-        """Follow the calls that switch gradients and autocast on and off."""
-        match getattr(target_of(node), "__name__", ""):
-            case "_set_grad_enabled":
-                self.grad = bool(node.args[0])
-            case "_enter_autocast":
-                self.autocast += 1
-            case "_exit_autocast":
-                self.autocast -= 1
-            case _:
-                return False
-        return True
-
     def current(self, node: fx.Node) -> Iterator[Value]:
         """The values that `node` holds now."""
         read = self.values.get(node)
@@ -116,7 +102,13 @@ class _Reader:
                 yield value
 
     def operands(self, node: fx.Node) -> tuple[Value, ...]:
-        return tuple(v for a in input_nodes((node.args, node.kwargs)) for v in self.current(a))
+        return tuple(self.graded(v) for a in input_nodes((node.args, node.kwargs)) for v in self.current(a))
+
+    def graded(self, value: Value) -> Value:
+        """A value as it is read here: what is computed while gradients are off carries none of its operands'."""
+        if self.switches.modes.grad or gradient_free(value, self.free):
+            return value
+        return self.b.make("detach", value)
 
     def hold(self, node: fx.Node, read: Read) -> None:
         self.values[node] = read
@@ -185,16 +177,10 @@ class _Reader:
         if isinstance(read, tuple):
             parts = parts_of(fake)
             return tuple(
-                self.opaque_of(node, part, i) if v is None else self.graded(v)
+                self.opaque_of(node, part, i) if v is None else v
                 for i, (v, part) in enumerate(zip(read, parts, strict=True))
             )
-        return self.graded(read)
-
-    def graded(self, value: Value) -> Value:
-        """What is computed while gradients are off carries none."""
-        if self.grad or not is_float(value.dtype) or value.op in ("detach", "constant", "arange"):
-            return value
-        return self.b.make("detach", value)
+        return read
 
     def by_table(self, node: fx.Node, key: str | None) -> Value | tuple[Value | None, ...] | None:
         """The translation, if there is a row and the result has the recorded types."""
@@ -204,7 +190,18 @@ class _Reader:
             return None
         if any(v.dtype == "other" for v in self.operands(node)):
             return None
-        call = Call(self.b, node, target, self.values.get)
+        casts = self.casts(node, target)
+        if casts is None:
+            return None
+
+        def argument(given: fx.Node) -> Read:
+            value = self.values.get(given)
+            if not isinstance(value, Value):
+                return value
+            dtype = casts.get(given)
+            return self.graded(value if dtype is None else self.b.cast(value, dtype))
+
+        call = Call(self.b, node, target, argument)
         try:
             read = row(call)
         except (Unreadable, ShapeError):
@@ -214,6 +211,23 @@ class _Reader:
             return None
         agree = all(v is None or (v.type == t and t.dtype != "other") for v, t in zip(values, call.outs, strict=True))
         return read if agree else None
+
+    def casts(self, node: fx.Node, target: Operator) -> dict[fx.Node, str] | None:
+        """What autocast casts of the arguments of a call; None when it does more than that."""
+        modes = self.switches.modes
+        arguments = list(input_nodes((node.args, node.kwargs)))
+        fakes = {a: fake_of(a) for a in arguments}
+        if not concerns(list(fakes.values()), {}, modes):
+            return {}
+
+        def fake(argument: object) -> object:
+            return fakes[argument] if isinstance(argument, fx.Node) else argument
+
+        args, kwargs = pytree.tree_map(fake, node.args), pytree.tree_map(fake, node.kwargs)
+        ran = run(target, args, kwargs, modes, fake_mode_of(fakes.values()))
+        if ran.casts is None or not same_types(ran.result, fake_of(node)):
+            return None
+        return {a: dtype_name(ran.casts[id(f)]) for a, f in fakes.items() if id(f) in ran.casts}
 
     # --- opaque values ------------------------------------------------------------------------------------
 
@@ -245,7 +259,7 @@ class _Reader:
     def write(self, node: fx.Node) -> None:
         """A call that writes to its arguments: the written nodes and their views get new values."""
         targets = self.memory.writes[node]
-        new = self.in_place(node, targets[0]) if len(targets) == 1 and self.grad else None
+        new = self.in_place(node, targets[0]) if len(targets) == 1 else None
         before = self.operands(node)
         self.effects[node] = before
         self.hold(node, self.opaque(node, unique=True) if new is None else new)
@@ -262,6 +276,8 @@ class _Reader:
             return None
         if any(self.memory.together(o, target) for o in others):
             return None
+        if not self.switches.modes.grad and not all(gradient_free(v, self.free) for v in self.current(target)):
+            return None  # what is written while gradients are off keeps the gradient of what was there
         dtype = tensor_type(fake_of(target)).dtype
         promoted = any(is_float(v.dtype) and v.dtype != dtype for o in others for v in self.current(o))
         if promoted and key != "copy_.default":
@@ -348,8 +364,7 @@ class _Reader:
             writes=writes,
             external=self.memory.external(),
             effects=frozenset(effects),
-            grad_off=frozenset(self.grad_off),
-            autocast=frozenset(self.autocast_on),
+            modes=tuple(modes_before(self.program.modes, self.program.host)),
         )
 
 

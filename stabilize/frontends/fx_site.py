@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from stabilize.errors import ModelError
 from stabilize.frontends.fx_emit import ALIASING, EMIT
+from stabilize.frontends.fx_modes import Modes
 from stabilize.frontends.fx_program import Reading
 from stabilize.frontends.fx_types import Fake, aten, dim_of, fake_of, input_nodes, operator_of, tensor_type
 from stabilize.graph.value import Dim, Value
@@ -50,9 +51,17 @@ class HostGraph:
         self.emitted: dict[tuple[Value, bool], fx.Node] = {}
         self.shared: dict[tuple[object, ...], fx.Node] = {}
 
+    def modes(self, position: int) -> Modes:
+        """What is switched on just before the host node at `position`."""
+        return self.reading.facts.modes[position]
+
     def grad_off(self, position: int) -> bool:
         """Whether gradients are off just before the host node at `position`."""
-        return position - 1 in self.reading.facts.grad_off
+        return not self.modes(position).grad
+
+    def is_free(self, value: Value, position: int) -> bool:
+        """Whether `value` is a detach where gradients are off: as an operand there, what it detaches does as well."""
+        return value.op == "detach" and self.grad_off(position)
 
     def when(self, node: fx.Node) -> float:
         """Where a node runs: its position, or just before the position that it was inserted at."""
@@ -132,6 +141,8 @@ class Place:
             node = self.fetch(value)
         if node is None and value.op == "constant":
             node = EMIT["constant"](self, value)
+        if node is None and self.host.is_free(value, self.position):
+            node = self.node(value.operands[0])
         if node is None:
             raise ModelError(f"{value} is not computed before '{self.anchor.name}'")
         return node

@@ -15,6 +15,7 @@ from typing import Any, cast, final
 import torch
 from torch import fx
 from torch._dynamo.source import ConstantSource
+from torch._ops import HigherOrderOperator
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental import proxy_tensor
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
@@ -22,8 +23,9 @@ from torch.nn.utils import stateless
 from torch.utils import _pytree as pytree
 
 from stabilize.errors import ModelError
+from stabilize.frontends.fx_modes import Modes
 from stabilize.frontends.fx_program import Computed, Leaf, Program
-from stabilize.frontends.fx_types import Fake, attribute_path, operator_key
+from stabilize.frontends.fx_types import Fake, attribute, attribute_path, operator_key
 
 CONSTANT = re.compile(r"(^|\.)_?(tensor_constant|lifted_tensor_)\d+$")
 
@@ -42,20 +44,23 @@ class Traced:
     fixed: tuple[tuple[str, int, int], ...]
 
 
-def trace(module: fx.GraphModule, inputs: Sequence[object]) -> Traced:
-    """Trace a graph on its inputs, one per placeholder: real or fake tensors, numbers, containers of them."""
+def trace(module: fx.GraphModule, inputs: Sequence[object], modes: Modes) -> Traced:
+    """Trace a graph on its inputs, one per placeholder: real or fake tensors, numbers, containers of them.
+
+    modes: what is switched on when the graph starts.
+    """
     given = next((leaf.fake_mode for leaf in pytree.tree_leaves(list(inputs)) if isinstance(leaf, FakeTensor)), None)
     if given is not None:
-        return _Trace(module, given, list(inputs)).run(())
+        return _Trace(module, given, list(inputs), modes).run(())
     symbolic = FakeTensorMode(shape_env=ShapeEnv(duck_shape=False), allow_non_fake_inputs=True)
     try:
         fakes = [_faked(symbolic, value, f"input{i}", dynamic=True) for i, value in enumerate(inputs)]
-        return _Trace(module, symbolic, fakes).run(_sizes(module, inputs, (0, 1)))
+        return _Trace(module, symbolic, fakes, modes).run(_sizes(module, inputs, (0, 1)))
     except ModelError:
         # sizes decide what this graph does: read it for the sizes that were given
         static = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
         fakes = [_faked(static, value, f"input{i}", dynamic=False) for i, value in enumerate(inputs)]
-        return _Trace(module, static, fakes).run(_sizes(module, inputs, None))
+        return _Trace(module, static, fakes, modes).run(_sizes(module, inputs, None))
 
 
 def _faked(mode: FakeTensorMode, value: object, name: str, dynamic: bool) -> object:
@@ -87,9 +92,10 @@ def _sizes(
 class _Trace:
     """One run of a graph under the tracer."""
 
-    def __init__(self, module: fx.GraphModule, mode: FakeTensorMode, inputs: list[object]) -> None:
+    def __init__(self, module: fx.GraphModule, mode: FakeTensorMode, inputs: list[object], modes: Modes) -> None:
         self.module = module
         self.mode = mode
+        self.modes = modes
         self.inputs = inputs
         self.states: dict[str, torch.Tensor] = {
             **dict(module.named_parameters(remove_duplicate=False)),
@@ -113,7 +119,7 @@ class _Trace:
                 return _Recorder(self.module, self.log, states).run(*inputs, enable_io_processing=False)
 
         try:
-            with self.mode, torch.enable_grad():
+            with self.mode, self.modes.entered():
                 make = proxy_tensor.make_fx(forward, pre_dispatch=True, _allow_non_fake_inputs=True)
                 flat = make(fakes, self.inputs)
         except Exception as error:
@@ -142,6 +148,7 @@ class _Trace:
             steps={nodes[name]: step for name, step in self.log.steps.items() if name in nodes},
             leaves=self.leaves(flat),
             switched=frozenset(self.switched(nodes.values())),
+            modes=self.modes,
         )
 
     def switched(self, flat: Iterable[fx.Node]) -> Iterator[fx.Node]:
@@ -192,6 +199,7 @@ class _Recorder(fx.Interpreter):
         self.log = log
         self.states = states
         self.step = 0
+        self.recorded: Fake = None
 
     def run_node(self, n: fx.Node) -> object:
         mode = proxy_tensor.get_proxy_mode()
@@ -200,6 +208,7 @@ class _Recorder(fx.Interpreter):
         tracer: Any = mode.tracer
         last: fx.Node = next(iter(reversed(tracer.graph.nodes)))
         self.log.running = n.name
+        self.recorded = n.meta.get("example_value")
         result = super().run_node(n)
         self.log.fakes[n.name] = result
 
@@ -213,6 +222,11 @@ class _Recorder(fx.Interpreter):
             self.log.steps[last.name] = self.step
         self.step += 1
         return result
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> object:
+        if isinstance(target, HigherOrderOperator) and self.recorded is not None:
+            return _traced_call(target, args, kwargs, self.recorded)
+        return super().call_function(target, args, kwargs)
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> object:
         return self.states[target] if target in self.states else super().get_attr(target, args, kwargs)
@@ -232,9 +246,21 @@ def _kept(names: object, nodes: Mapping[str, fx.Node]) -> Computed:
     return nodes.get(cast(str, names)) if names is not None else None
 
 
-def attribute(module: torch.nn.Module, path: str) -> object:
-    """The attribute of a module that a dotted path names."""
-    value: object = module
-    for part in path.split("."):
-        value = getattr(value, part)
-    return value
+def _traced_call(target: HigherOrderOperator, args: Any, kwargs: Any, recorded: Fake) -> object:
+    """Trace a higher-order operator as one call whose result was recorded, without running the graphs inside it."""
+    mode = proxy_tensor.get_proxy_mode()
+    assert mode is not None
+    tracer: Any = mode.tracer
+
+    def proxy(argument: object) -> object:
+        if not isinstance(argument, torch.nn.Module):
+            return argument
+        name = f"body_{len(tracer.graph.nodes)}_{id(argument)}"
+        setattr(tracer.root, name, argument)
+        return tracer.create_proxy("get_attr", name, (), {})
+
+    arguments = pytree.tree_map(proxy, (tuple(args), dict(kwargs)))
+    unwrapped = pytree.tree_map(tracer.unwrap_proxy, arguments)
+    call = tracer.create_proxy("call_function", target, *unwrapped)
+    result = pytree.tree_map_only(torch.Tensor, torch.empty_like, recorded)
+    return cast(Any, proxy_tensor).track_tensor_tree(result, call, constant=None, tracer=tracer)

@@ -93,6 +93,14 @@ def attribute_path(node: fx.Node) -> str:
     return str(target_of(node))
 
 
+def attribute(module: torch.nn.Module, path: str) -> object:
+    """The attribute of a module that a dotted path names."""
+    value: object = module
+    for part in path.split("."):
+        value = getattr(value, part)
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """One parameter of an operator: is it an alias of a result (`aliased`), does the operator write to it?"""
@@ -152,8 +160,10 @@ def aten(key: str) -> Operator:
 
 
 def source_of(node: fx.Node) -> Source | None:
-    """Where the user wrote `node`: the innermost frame outside PyTorch of its stack trace, and its module path."""
-    frames = [f for f in _FRAME.finditer(str(node.meta.get("stack_trace") or "")) if not f["file"].startswith(_TORCH)]
+    """Where the user wrote `node`: the innermost frame of its stack trace that is neither PyTorch's nor generated code
+    (`<eval_with_key>`), and its module path."""
+    traced = _FRAME.finditer(str(node.meta.get("stack_trace") or ""))
+    frames = [f for f in traced if not f["file"].startswith((_TORCH, "<"))]
     module: str | None = None
     stack = node.meta.get("nn_module_stack")
     if isinstance(stack, dict) and stack:

@@ -12,8 +12,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from stabilize.errors import ModelError
-from stabilize.frontends.fx_trace import attribute
-from stabilize.frontends.fx_types import expression_of, fake_of, range_constraints_of
+from stabilize.frontends.fx_types import attribute, expression_of, fake_of, range_constraints_of
 
 _STATE = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR, InputKind.CUSTOM_OBJ)
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
+from stabilize.formats import is_float
+
 Dim: TypeAlias = int | str
 """A dimension: a size, or the name of a symbolic size."""
 
@@ -122,3 +124,27 @@ def cone(roots: Iterable[Value], leaves: Iterable[Value] = ()) -> list[Value]:
         if value.index not in stop:
             stack.extend(value.operands)
     return [seen[i] for i in sorted(seen)]
+
+
+def gradient_free(value: Value, known: dict[int, bool] | None = None) -> bool:
+    """Whether no gradient can flow through `value`: every path down to an input passes a detach or something discrete.
+
+    Values of a dtype that the view does not know ("other") are taken to carry gradients.
+    known: index of a value → the answer, kept between calls on one graph.
+    """
+    known = {} if known is None else known
+    stack = [value]
+    while stack:
+        each = stack[-1]
+        if each.op == "detach" or not (is_float(each.dtype) or each.dtype == "other"):
+            known[each.index] = True
+        elif each.op == "input":
+            known[each.index] = False
+        if each.index not in known:
+            below = next((o for o in each.operands if known.get(o.index) is not True), None)
+            if below is not None and below.index not in known:
+                stack.append(below)
+                continue
+            known[each.index] = below is None
+        stack.pop()
+    return known[value.index]

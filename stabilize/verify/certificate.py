@@ -173,7 +173,8 @@ def certify_rewrite(
     if problem is None or size > _SHADOW_ELEMENTS:
         return Certificate(False, "its shapes can be neither made small nor evaluated as they are", "float64", ())
     # the layers of a network pose the same small problem many times
-    key = (show([problem.old, problem.new]), seed) if problem.shrunk and not problem.data else None
+    text = f"{show([problem.old, problem.new])} without gradients of {sorted(map(str, problem.frozen))}"
+    key = (text, seed) if problem.shrunk and not problem.data else None
     if key is None or key not in _decided:
         with _single_threaded():
             found = _Judge(problem, "arb" if size <= _ARB_ELEMENTS else "float64", seed).certificate()
@@ -237,7 +238,7 @@ class _Judge:
         if not is_float(self.problem.old.dtype):
             return f"not compared: the result is {self.problem.old.dtype}"
         if not self.nature.wrt:
-            return "not compared: no float leaf"
+            return "not compared: none can be taken"
         return None
 
     def _family(self, family: Family, *, with_gradients: bool) -> tuple[FamilyResult | None, str | None]:

@@ -9,7 +9,7 @@ caller judges at full size.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, cast, final
 
 import torch
@@ -17,7 +17,7 @@ import torch
 from stabilize.errors import ShapeError
 from stabilize.formats import is_float
 from stabilize.graph.build import Builder
-from stabilize.graph.value import Attr, Dim, TensorType, Value, cone
+from stabilize.graph.value import Attr, Dim, TensorType, Value, cone, gradient_free
 from stabilize.verify.execute import torch_dtype
 
 _SMALL: Final = 64
@@ -34,6 +34,7 @@ class Problem:
     """Two expressions to compare, closed over leaves of known shape.
 
     made: index of a value in the graph this was rebuilt from → the value here.
+    frozen: the leaves that no gradient is taken by: what they stand for carries none.
     """
 
     old: Value
@@ -42,6 +43,7 @@ class Problem:
     data: Mapping[Value, torch.Tensor]
     shrunk: bool
     made: Mapping[int, Value]
+    frozen: frozenset[Value] = frozenset()
 
 
 @final
@@ -71,7 +73,8 @@ def full_size(old: Value, new: Value, leaves: Sequence[Value], data: Mapping[Val
 
 def widen(problem: Problem) -> Problem:
     """The same expressions with every float in float64; `cast` between floats does nothing."""
-    return _rebuild(problem.old, problem.new, problem.leaves, problem.data, {}, widened=True)
+    wide = _rebuild(problem.old, problem.new, problem.leaves, problem.data, {}, widened=True)
+    return replace(wide, frozen=frozenset(wide.made[leaf.index] for leaf in problem.frozen))
 
 
 # --- choosing sizes ----------------------------------------------------------------------------------------
@@ -244,7 +247,8 @@ def _rebuild(
             raise _RefusedError
         small_data[twin] = part
     ends = tuple(made[leaf.index] for leaf in leaves)
-    return Problem(made[old.index], made[new.index], ends, small_data, bool(sizes), made)
+    frozen = frozenset(made[leaf.index] for leaf in leaves if gradient_free(leaf))
+    return Problem(made[old.index], made[new.index], ends, small_data, bool(sizes), made, frozen)
 
 
 def rebuild(

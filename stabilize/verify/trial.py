@@ -61,7 +61,7 @@ class Nature:
             any(v.op in _LOGARITHMIC for v in original),
             problem.old.dtype != "float16" and any(v.op in _FLUSHING for v in cone([problem.new])),
             tuple(o for v in original if v.op in EXPONENTIAL for o in exponents_of(v) if is_float(o.dtype)),
-            tuple(leaf for leaf in problem.leaves if is_float(leaf.dtype)),
+            tuple(leaf for leaf in problem.leaves if is_float(leaf.dtype) and leaf not in problem.frozen),
         )
 
 

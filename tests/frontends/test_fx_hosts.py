@@ -328,12 +328,17 @@ def test_gradients_off_in_a_region() -> None:
     graph.output(graph.call_function(torch.mul, (m, x)))
     host = open_graph_module(fx.GraphModule(nn.Module(), graph), torch.randn(2, 3))
     product = host.view.outputs[0]
-    assert [o.op for o in product.operands] == ["detach", "input"]
+    assert [o.op for o in product.operands] == ["exp", "input"]
     old = product.operands[0]
+    assert old.operands[0].op == "detach"
     builder = host.view.builder
-    patched = host.patched(
-        [Replacement(old, builder.make("detach", builder.make("exp", old.operands[0].operands[0])))]
-    ).model()
+    same = builder.make("expm1", old.operands[0])
+    patched = host.patched([Replacement(old, builder.make("add", same, builder.constant(1.0, "float32")))]).model()
+    assert torch.ops.aten.detach.default not in _targets(patched.graph)  # gradients are off there already
+    copied = host.patched([Replacement(old, old.operands[0])]).model()  # but what leaves the region is a copy
+    leaf = torch.ones(2, 3, requires_grad=True)
+    copied(leaf).sum().backward()
+    torch.testing.assert_close(leaf.grad, torch.ones(2, 3))
     for run in (function, patched):
         leaf = torch.ones(2, 3, requires_grad=True)
         run(leaf).sum().backward()
