@@ -67,7 +67,8 @@ class Switches:
                 self.modes = replace(self.modes, grad=bool(node.args[0]))
             case "_enter_autocast":
                 self._entered[node] = self.modes
-                device, dtype, enabled = cast("list[Any]", [*node.args, None, True])[:3]
+                given: list[Any] = [*node.args, None, True]
+                device, dtype, enabled = given[:3]
                 self.modes = self.modes.with_autocast(device, dtype, bool(enabled))
             case "_exit_autocast":
                 before = self._entered.get(cast(fx.Node, node.args[0]), Modes())
