@@ -35,24 +35,36 @@ class Linear:
         total: dict[Value, tuple[Value, Fraction]] = {}
         for atom, k in terms:
             key = _element(atom)
-            shown, sum_so_far = total.get(key, (atom, ZERO))
-            total[key] = shown, sum_so_far + k
+            known = total.get(key)
+            total[key] = (atom, k) if known is None else (known[0], known[1] + k)
         kept = sorted(((a, k) for a, k in total.values() if k), key=lambda term: term[0].index)
         return Linear(tuple(kept), constant)
 
     def __add__(self, other: Linear) -> Linear:
+        constant = (
+            self.constant + other.constant if self.constant and other.constant else self.constant or other.constant
+        )
         if not other.terms:
-            return Linear(self.terms, self.constant + other.constant)
+            return Linear(self.terms, constant)
         if not self.terms:
-            return Linear(other.terms, self.constant + other.constant)
-        return Linear.collect(self.terms + other.terms, self.constant + other.constant)
+            return Linear(other.terms, constant)
+        return Linear.collect(self.terms + other.terms, constant)
 
     def __sub__(self, other: Linear) -> Linear:
-        return self + other.scale(Fraction(-1))
+        return self + -other
+
+    def __neg__(self) -> Linear:
+        return Linear(tuple((a, -c) for a, c in self.terms), -self.constant)
+
+    def without(self, atom: Value) -> Linear:
+        """The form less its term over `atom`."""
+        return Linear(tuple(t for t in self.terms if t[0] is not atom), self.constant)
 
     def scale(self, k: Fraction) -> Linear:
         if k == 1:
             return self
+        if k == -1:
+            return -self
         if not k:
             return Linear()
         return Linear(tuple((a, c * k) for a, c in self.terms), self.constant * k)

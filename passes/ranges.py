@@ -137,7 +137,7 @@ class Ranges:
         self._steps -= 1
         if depth and best < _USELESS and self._steps > 0:
             for atom, k in form.terms:
-                rest = form - Linear.of(atom).scale(k)
+                rest = form.without(atom)
                 for weaker in self._weaken(atom, k):
                     if len((rest + weaker).terms) <= len(form.terms):
                         best = max(best, self._lower(rest + weaker, depth - 1))

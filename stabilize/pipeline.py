@@ -5,6 +5,7 @@ Nothing here knows a rule or a host: rules propose, the host says what it can ex
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias, TypeVar, final
@@ -12,7 +13,7 @@ from typing import Final, TypeAlias, TypeVar, final
 from stabilize.formats import FORMATS, is_float
 from stabilize.graph.host import Host
 from stabilize.graph.text import one_line
-from stabilize.graph.value import Value, cone
+from stabilize.graph.value import Value, latest_first, shared_frontier
 from stabilize.graph.view import Replacement, Source, View
 from stabilize.passes.propose import context, proposals
 from stabilize.passes.rule import Context, Options, Proposal
@@ -145,7 +146,7 @@ class _Judge:
         condition = None
         if rule.severity == "error":
             # indices have no format of their own: that of what they were found in
-            fmt = next(FORMATS[v.dtype] for v in reversed(cone([proposal.old])) if is_float(v.dtype))
+            fmt = next(FORMATS[v.dtype] for v in latest_first(proposal.old) if is_float(v.dtype))
             condition = f"an exponent above {fmt.exp_overflow:.2f} or below {fmt.exp_underflow:.2f} in {fmt.name}"
         self.report.findings.append(
             Finding(
@@ -169,13 +170,11 @@ class _Judge:
 
     def _texts(self, old: Value, new: Value | None) -> tuple[str, str | None]:
         """Both expressions as one line, over the values that the new one stands on."""
-        leaves = dict(self._names)
+        leaves = ChainMap({}, self._names)
         if new is not None:
-            below = set(cone([old])) - {old}
-            top = {v for v in cone([new]) if v in below and v.op != "constant"}
-            used = {o for v in cone([new], top) for o in v.operands if o in self._nodes} & top
-            for v in used:
-                leaves.setdefault(v, self._where(v)[0])
+            for v in shared_frontier(new, old):
+                if v in self._nodes and v.op != "constant" and v is not old:
+                    leaves.setdefault(v, self._where(v)[0])
         return one_line(old, leaves), None if new is None else one_line(new, leaves)
 
 

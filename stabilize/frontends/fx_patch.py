@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import final
 
 from torch import fx
@@ -199,12 +200,12 @@ def _make(host: HostGraph, plan: Plan) -> None:
     template = host.nodes[min(h.start for h in holdings)]
     strategies = [(holders, strategy(host, old, holders)) for holders in by_memory(host, old)]
     place = Place(host, plan.position, template)
-    before = set(host.created)
+    before = len(host.created)
     place.emit(plan.steps)
     result = place.node(new)
     if _needs_own_memory(host, result, [host.by_name[h.node] for h in holdings]):
         result = place.new(aten("clone.default"), (result,), {})
-    own = set(host.created) - before
+    own = set(islice(host.created, before, None))
     for holders, how in strategies:
         if how == "write back":
             _write_back(host, holders, result)
@@ -233,7 +234,7 @@ def strategy(host: HostGraph, value: Value, holders: list[Holding]) -> str:
     facts = host.reading.facts
     start = min(h.start for h in holders)
     memory = facts.groups.get(holders[0].node, frozenset[int]())
-    writers = [host.by_name[n] for n, groups in facts.writes.items() if n in host.by_name and groups & memory]
+    writers = [host.by_name[n] for n in facts.writers(memory) if n in host.by_name]
     if all(host.position[w] < start for w in writers):
         return "redirect"
     names = {h.node for h in holders}
@@ -249,10 +250,8 @@ def strategy(host: HostGraph, value: Value, holders: list[Holding]) -> str:
 
 def _older(host: HostGraph, memory: frozenset[int], start: int) -> list[str]:
     """The nodes that may lie in a memory group and were there by position `start`."""
-    groups = host.reading.facts.groups
-    return [
-        n for n, g in groups.items() if g & memory and n in host.by_name and host.position[host.by_name[n]] <= start
-    ]
+    names = host.reading.facts.sharing(memory)
+    return [n for n in names if n in host.by_name and host.position[host.by_name[n]] <= start]
 
 
 def _needs_own_memory(host: HostGraph, result: fx.Node, holders: list[fx.Node]) -> bool:
@@ -326,8 +325,8 @@ def _removable(host: HostGraph, node: fx.Node) -> bool:
     position = host.position[node]
     return not any(
         user is not node and not _is_assertion(user)
-        for name, groups in facts.groups.items()
-        if groups & written and name in host.by_name
+        for name in facts.sharing(written)
+        if name in host.by_name
         for user in host.users_after(name, position)
     )
 
@@ -336,7 +335,7 @@ def _writers_to(host: HostGraph, node: fx.Node) -> list[fx.Node]:
     """The nodes that write to the memory of a node."""
     facts = host.reading.facts
     memory = facts.groups.get(node.name, frozenset[int]())
-    return [host.by_name[n] for n, groups in facts.writes.items() if n in host.by_name and groups & memory]
+    return [host.by_name[n] for n in facts.writers(memory) if n in host.by_name]
 
 
 def _is_assertion(node: fx.Node) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeAlias, final
 
 import torch
@@ -86,6 +87,30 @@ class Facts:
     external: frozenset[int]
     effects: frozenset[str]
     modes: Sequence[Modes]
+
+    def sharing(self, memory: frozenset[int]) -> list[str]:
+        """The nodes whose result may lie in one of these memory groups."""
+        return list(dict.fromkeys(name for group in memory for name in self._members.get(group, ())))
+
+    def writers(self, memory: frozenset[int]) -> list[str]:
+        """The nodes that write to one of these memory groups."""
+        return list(dict.fromkeys(name for group in memory for name in self._writers.get(group, ())))
+
+    @cached_property
+    def _members(self) -> dict[int, list[str]]:
+        return _by_group(self.groups)
+
+    @cached_property
+    def _writers(self) -> dict[int, list[str]]:
+        return _by_group(self.writes)
+
+
+def _by_group(groups: Mapping[str, frozenset[int]]) -> dict[int, list[str]]:
+    names: dict[int, list[str]] = {}
+    for name, memory in groups.items():
+        for group in memory:
+            names.setdefault(group, []).append(name)
+    return names
 
 
 @final

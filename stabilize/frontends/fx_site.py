@@ -47,6 +47,7 @@ class HostGraph:
         self.fakes: dict[fx.Node, Fake] = {self.by_name[name]: fake for name, fake in fakes.items()}
         self.created: dict[fx.Node, int] = {}
         self.moves: dict[str, list[tuple[int, fx.Node | None]]] = {}
+        self._moved: set[fx.Node | None] = set()
         self.replaced: dict[tuple[Value, bool], fx.Node] = {}
         self.emitted: dict[tuple[Value, bool], fx.Node] = {}
         self.shared: dict[tuple[object, ...], fx.Node] = {}
@@ -79,6 +80,7 @@ class HostGraph:
     def move(self, name: str, start: int, node: fx.Node | None) -> None:
         """From just after position `start`, the memory of the host node `name` is that of `node` (None: of nobody)."""
         self.moves.setdefault(name, []).append((start, node))
+        self._moved.add(node)
 
     def stand_in(self, name: str, start: int) -> fx.Node | None:
         """The node that holds what the host node `name` came to hold at position `start`."""
@@ -106,11 +108,11 @@ class HostGraph:
         """Whether the memory of a host node is written anywhere in the graph."""
         facts = self.reading.facts
         groups = facts.groups.get(node.name, frozenset[int]()) if node in self.position else frozenset[int]()
-        return any(groups & written for written in facts.writes.values())
+        return bool(facts.writers(groups))
 
     def volatile(self, node: fx.Node) -> bool:
         """Whether a node may hold one thing now and another later."""
-        return self.written(node) or any(n is node for moves in self.moves.values() for _, n in moves)
+        return self.written(node) or node in self._moved
 
     def external(self, node: fx.Node) -> bool:
         """Whether a host node may be, or be a view of, an input or a parameter."""

@@ -6,7 +6,7 @@ can. The replaced value's name moves to the new node: consumers, captured names 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import final
 
 import onnx_ir as ir
@@ -79,7 +79,7 @@ class Patcher:
 
     def _placed(self, replacements: Sequence[Replacement]) -> list[tuple[str, Replacement]]:
         placed: dict[Value, tuple[str, Replacement]] = {}
-        for replacement in named(self._view, replacements):
+        for replacement in named(self._view, self._hosts, replacements):
             if conflict(replacement.old.type, replacement.new.type):
                 raise ModelError(f"{replacement.old.type} cannot be replaced by {replacement.new.type}")
             name = next((n for n in self._hosts[replacement.old] if self._position.get(n, -1) >= 0), None)
@@ -222,13 +222,12 @@ def _symbols(view: View) -> dict[str, list[tuple[Value, int]]]:
     return found
 
 
-def named(view: View, replacements: Sequence[Replacement]) -> list[Replacement]:
-    """Replacements of values that the host names.
+def named(view: View, bound: Mapping[Value, object], replacements: Sequence[Replacement]) -> list[Replacement]:
+    """Replacements of values that the host names, which are those in `bound`.
 
     A value inside an operator that was read as several primitives has no name: the named values that are computed from
     it directly are replaced instead, with the new value in its place.
     """
-    bound = set(view.bindings.values())
     result = [r for r in replacements if r.old in bound]
     inner = {r.old: r.new for r in replacements if r.old not in bound}
     if inner:
@@ -240,7 +239,7 @@ def named(view: View, replacements: Sequence[Replacement]) -> list[Replacement]:
     return result
 
 
-def _rebuilt(builder: Builder, value: Value, inner: dict[Value, Value], bound: set[Value]) -> Value:
+def _rebuilt(builder: Builder, value: Value, inner: dict[Value, Value], bound: Mapping[Value, object]) -> Value:
     """`value` with the unnamed values it is made of replaced."""
     operands = [inner.get(o) or (o if o in bound else _rebuilt(builder, o, inner, bound)) for o in value.operands]
     if all(a is b for a, b in zip(operands, value.operands, strict=True)) or value.op == "opaque":

@@ -13,12 +13,13 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import cast
 
 from stabilize.errors import ShapeError, TextError
 from stabilize.graph.build import Builder, Operand
 from stabilize.graph.ops import VOCABULARY
-from stabilize.graph.value import Attr, Dim, TensorType, Value, cone
+from stabilize.graph.value import Attr, Dim, TensorType, Value, cone, latest_first
 from stabilize.graph.view import View
 
 _TYPE = re.compile(r"^(\w+)\[(.*)\]$")
@@ -168,9 +169,12 @@ _INFIX = {"add": " + ", "sub": " − ", "mul": "·", "div": " / "}
 
 
 def one_line(value: Value, names: Mapping[Value, str], limit: int = 160) -> str:
-    """`value` as one line of mathematics over the named values below it, for reports; long text is cut with …"""
+    """`value` as one line of mathematics over the named values below it, for reports; long text is cut with …
+
+    What would not fit is not looked at either: a line holds fewer values than it has characters.
+    """
     text: dict[Value, str] = {}
-    for v in cone([value], [n for n in names if n is not value]):
+    for v in reversed(list(islice(latest_first(value, names), limit))):
         if v in names and v is not value:
             text[v] = names[v]
         else:

@@ -6,8 +6,9 @@ two expressions are equal exactly when they are the same object.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from typing import TypeAlias, final
 
 from stabilize.formats import is_float
@@ -111,14 +112,15 @@ class Graph:
         return iter(self._values)
 
 
-def cone(roots: Iterable[Value], leaves: Iterable[Value] = ()) -> list[Value]:
-    """Every value that `roots` depend on, themselves included, not going below `leaves`; topological order."""
+def cone(roots: Iterable[Value], leaves: Iterable[Value] = (), above: int = 0) -> list[Value]:
+    """Every value that `roots` depend on, themselves included, not going below `leaves` nor to values that are older
+    than the one of index `above`; topological order."""
     stop = {leaf.index for leaf in leaves}
     seen: dict[int, Value] = {}
     stack = list(roots)
     while stack:
         value = stack.pop()
-        if value.index in seen:
+        if value.index in seen or value.index < above:
             continue
         seen[value.index] = value
         if value.index not in stop:
@@ -148,3 +150,45 @@ def gradient_free(value: Value, known: dict[int, bool] | None = None) -> bool:
             known[each.index] = below is None
         stack.pop()
     return known[value.index]
+
+
+def shared_frontier(new: Value, old: Value) -> list[Value]:
+    """The values that `old` depends on (itself included) which are met first on the way down from `new`.
+
+    Both ways are walked at once, from the latest value back, and no further than `new` needs: in a large graph the
+    cost is that of what lies between them, not of all that is below.
+    """
+    below_new, below_old = {new.index}, {old.index}
+    heap = [(-v.index, v) for v in dict.fromkeys((new, old))]
+    heapify(heap)
+    found: list[Value] = []
+    pending = 1  # values in the heap that `new` depends on
+    while pending:
+        _, value = heappop(heap)
+        wanted, reached = value.index in below_new, value.index in below_old
+        pending -= wanted
+        if wanted and reached:
+            found.append(value)
+        for operand in value.operands:
+            fresh = operand.index not in below_new and operand.index not in below_old
+            if wanted and not reached and operand.index not in below_new:
+                below_new.add(operand.index)
+                pending += 1
+            if reached:
+                below_old.add(operand.index)
+            if fresh:
+                heappush(heap, (-operand.index, operand))
+    return found
+
+
+def latest_first(root: Value, leaves: Container[Value] = ()) -> Iterator[Value]:
+    """`root` and what it depends on, lazily, every value before those that it is computed from; not below `leaves`,
+    of which `root` is none."""
+    heap, seen = [(-root.index, root)], {root.index}
+    while heap:
+        _, value = heappop(heap)
+        yield value
+        for operand in value.operands if value is root or value not in leaves else ():
+            if operand.index not in seen:
+                seen.add(operand.index)
+                heappush(heap, (-operand.index, operand))

@@ -8,12 +8,11 @@ relies on exp(x) > 0 would be tried, and refused, on negative numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 from stabilize.formats import is_float
 from stabilize.graph.ops import LAYOUT
-from stabilize.graph.value import Value, cone
+from stabilize.graph.value import Value, cone, shared_frontier
 
 _LITERAL: Final = frozenset({"constant", "arange"})
 _CLOSED: Final = frozenset({"input", "opaque"})
@@ -43,9 +42,8 @@ def cut(old: Value, new: Value) -> tuple[Value, ...]:
 
     Inputs and opaque values end every path; constants are part of the expressions.
     """
-    below_old = {value.index for value in cone([old])}
     leaves: dict[int, Value] = {}
-    for value in _frontier([new], below_old):
+    for value in shared_frontier(new, old):
         _open_restricted(value, leaves)
     while True:
         reached = cone([old, new], leaves.values())
@@ -60,23 +58,6 @@ def cut(old: Value, new: Value) -> tuple[Value, ...]:
             leaves.pop(value.index, None)
             for operand in value.operands:
                 _open_restricted(operand, leaves)
-
-
-def _frontier(roots: Iterable[Value], below: set[int]) -> list[Value]:
-    """The values in `below` that are met first on the way down from `roots`."""
-    found: dict[int, Value] = {}
-    seen: set[int] = set()
-    stack = list(roots)
-    while stack:
-        value = stack.pop()
-        if value.index in seen:
-            continue
-        seen.add(value.index)
-        if value.index in below:
-            found[value.index] = value
-        else:
-            stack.extend(value.operands)
-    return list(found.values())
 
 
 def _open_restricted(value: Value, leaves: dict[int, Value]) -> None:
@@ -121,7 +102,10 @@ def _fed_by_another(leaves: dict[int, Value]) -> list[Value]:
 
     What depends on indices alone (embedded tokens) is taken to be free of them.
     """
+    first = min(leaves, default=0)  # what is older than every leaf depends on none
     feeds: dict[int, bool] = {}
-    for value in cone(leaves.values()):
-        feeds[value.index] = any(feeds[o.index] or (o.index in leaves and not _is_index(o)) for o in value.operands)
+    for value in cone(leaves.values(), above=first):
+        feeds[value.index] = any(
+            o.index >= first and (feeds[o.index] or (o.index in leaves and not _is_index(o))) for o in value.operands
+        )
     return [leaf for leaf in leaves.values() if feeds[leaf.index] and leaf.op not in _CLOSED]

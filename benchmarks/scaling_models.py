@@ -1,0 +1,144 @@
+"""Models of any size for `scaling.py`: the same naive transformer blocks, as a PyTorch module and as an ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+WIDTH, HEADS, ROWS = 32, 4, 8
+
+
+class Block(torch.nn.Module):
+    """Attention with a softmax by hand, a gated feed-forward layer with a sigmoid by hand, and a log-sum-exp."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = torch.nn.Linear(WIDTH, 3 * WIDTH)
+        self.out = torch.nn.Linear(WIDTH, WIDTH)
+        self.up = torch.nn.Linear(WIDTH, WIDTH)
+        self.norm = torch.nn.LayerNorm(WIDTH)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (
+            part.reshape(-1, ROWS, HEADS, WIDTH // HEADS).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1)
+        )
+        e = torch.exp(q @ k.transpose(-1, -2) / (WIDTH // HEADS) ** 0.5)
+        x = self.norm(x + self.out(((e / e.sum(-1, keepdim=True)) @ v).transpose(1, 2).reshape(-1, ROWS, WIDTH)))
+        gate = 1 / (1 + torch.exp(-self.up(x)))
+        return x * gate + torch.log(torch.exp(x).sum(-1, keepdim=True))
+
+
+class Tower(torch.nn.Module):
+    def __init__(self, blocks: int) -> None:
+        super().__init__()
+        self.blocks = torch.nn.ModuleList(Block() for _ in range(blocks))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+def tower(nodes: int) -> tuple[Tower, torch.Tensor]:
+    """A tower whose exported graph has about `nodes` calls, and an input."""
+    torch.manual_seed(0)
+    x = torch.randn(2, ROWS, WIDTH)
+    one = len(list(torch.export.export(Tower(1).eval(), (x,)).graph.nodes))
+    two = len(list(torch.export.export(Tower(2).eval(), (x,)).graph.nodes))
+    blocks = max(1, round((nodes - (2 * one - two)) / (two - one)))
+    return Tower(blocks).eval(), x
+
+
+class _Writer:
+    """Collects the nodes and weights of an ONNX graph."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: dict[str, onnx.TensorProto] = {}
+        self.random = np.random.default_rng(0)
+
+    def op(self, kind: str, *inputs: str, **attributes: object) -> str:
+        name = f"{kind}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], name=f"node_{name}", **attributes))
+        return name
+
+    def constant(self, name: str, value: object) -> str:
+        if name not in self.weights:
+            self.weights[name] = numpy_helper.from_array(np.asarray(value), name)
+        return name
+
+    def weight(self, rows: int, columns: int) -> str:
+        value = (self.random.standard_normal((rows, columns)) / rows**0.5).astype(np.float32)
+        return self.constant(f"weight_{len(self.weights)}", value)
+
+    def heads(self, x: str, perm: list[int]) -> str:
+        x = self.op("MatMul", x, self.weight(WIDTH, WIDTH))
+        split = self.constant("split", np.array([-1, ROWS, HEADS, WIDTH // HEADS]))
+        return self.op("Transpose", self.op("Reshape", x, split), perm=perm)
+
+    def block(self, x: str) -> str:
+        last = self.constant("last", np.array([-1]))
+        one = self.constant("one", np.float32(1))
+        scale = self.constant("scale", np.float32((WIDTH // HEADS) ** 0.5))
+        q, k, v = self.heads(x, [0, 2, 1, 3]), self.heads(x, [0, 2, 3, 1]), self.heads(x, [0, 2, 1, 3])
+        e = self.op("Exp", self.op("Div", self.op("MatMul", q, k), scale))
+        mixed = self.op("MatMul", self.op("Div", e, self.op("ReduceSum", e, last, keepdims=1)), v)
+        mixed = self.op("Transpose", mixed, perm=[0, 2, 1, 3])
+        mixed = self.op("Reshape", mixed, self.constant("join", np.array([-1, ROWS, WIDTH])))
+        x = self.op("Add", x, self.op("MatMul", mixed, self.weight(WIDTH, WIDTH)))
+        norm = self.constant("norm", np.ones(WIDTH, np.float32))
+        x = self.op("LayerNormalization", x, norm)
+        z = self.op("MatMul", x, self.weight(WIDTH, WIDTH))
+        gate = self.op("Div", one, self.op("Add", one, self.op("Exp", self.op("Neg", z))))
+        total = self.op("Log", self.op("ReduceSum", self.op("Exp", x), last, keepdims=1))
+        return self.op("Add", self.op("Mul", x, gate), total)
+
+
+def onnx_tower(nodes: int) -> onnx.ModelProto:
+    """The same kind of tower with `nodes` nodes, up to a block."""
+    writer = _Writer()
+    x = "x"
+    while len(writer.nodes) < nodes:
+        x = writer.block(x)
+    shape = ["batch", ROWS, WIDTH]
+    graph = helper.make_graph(
+        writer.nodes,
+        "tower",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(x, TensorProto.FLOAT, shape)],
+        list(writer.weights.values()),
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def large_onnx(folder: Path, gigabytes: float) -> Path:
+    """A naive head over one weight of that size in an external file, sparse on disk where the file system can."""
+    rows = round(gigabytes * 2**30) // (4 * WIDTH)
+    data = folder / "large.data"
+    with data.open("wb") as file:
+        file.truncate(rows * WIDTH * 4)
+        file.write(np.ones((4, WIDTH), np.float32).tobytes())
+    table = TensorProto(data_type=TensorProto.FLOAT, name="table", dims=[rows, WIDTH])
+    table.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", data.name), ("offset", "0"), ("length", str(rows * WIDTH * 4))):
+        table.external_data.add(key=key, value=value)
+    nodes = [
+        helper.make_node("Gather", ["table", "tokens"], ["x"], axis=0),
+        helper.make_node("Exp", ["x"], ["e"]),
+        helper.make_node("ReduceSum", ["e", "last"], ["s"], keepdims=1),
+        helper.make_node("Div", ["e", "s"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "large",
+        [helper.make_tensor_value_info("tokens", TensorProto.INT64, ["n"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", WIDTH])],
+        [table, numpy_helper.from_array(np.array([-1]), "last")],
+    )
+    path = folder / "large.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(path))
+    return path
