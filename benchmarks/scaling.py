@@ -24,6 +24,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import panel_path  # noqa: F401
+
 SIZES, FULL = (1_000, 3_000, 10_000), 30_000
 
 
@@ -50,9 +52,9 @@ def measured(work: Callable[[], Any]) -> tuple[Any, float, int]:
 
 def run_fx(nodes: int) -> dict[str, float]:
     import torch
-    from scaling_models import tower
 
     import stabilize
+    from tests.towers import tower
 
     torch.set_num_threads(1)
     small, x = tower(200)
@@ -68,9 +70,8 @@ def run_fx(nodes: int) -> dict[str, float]:
 
 
 def run_onnx(nodes: int) -> dict[str, float]:
-    from scaling_models import onnx_tower
-
     import stabilize
+    from tests.towers import onnx_tower
 
     stabilize.optimize(onnx_tower(200), certify=False)
     model = onnx_tower(nodes)
@@ -87,9 +88,9 @@ def run_onnx(nodes: int) -> dict[str, float]:
 def run_large(gigabytes: float) -> dict[str, float]:
     """Read, rewrite and write a model whose weights are in an external file."""
     import onnx  # noqa: F401  (part of the memory before)
-    from scaling_models import large_onnx
 
     from stabilize.cli import main
+    from tests.towers import large_onnx
 
     with tempfile.TemporaryDirectory() as folder:
         path = large_onnx(Path(folder), gigabytes)

@@ -1,4 +1,4 @@
-"""Models of any size for `scaling.py`: the same naive transformer blocks, as a PyTorch module and as an ONNX file."""
+"""Models of any size, to see how cost grows: naive transformer blocks, as a PyTorch module and as an ONNX file."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ WIDTH, HEADS, ROWS = 32, 4, 8
 
 
 class Block(torch.nn.Module):
-    """Attention with a softmax by hand, a gated feed-forward layer with a sigmoid by hand, and a log-sum-exp."""
+    """A transformer block: attention with its softmax by hand, a GELU layer, norms before both."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.qkv = torch.nn.Linear(WIDTH, 3 * WIDTH)
-        self.out = torch.nn.Linear(WIDTH, WIDTH)
-        self.up = torch.nn.Linear(WIDTH, WIDTH)
-        self.norm = torch.nn.LayerNorm(WIDTH)
+        self.norms = torch.nn.ModuleList(torch.nn.LayerNorm(WIDTH) for _ in range(2))
+        self.q, self.k, self.v, self.out = (torch.nn.Linear(WIDTH, WIDTH) for _ in range(4))
+        self.up, self.down = torch.nn.Linear(WIDTH, 2 * WIDTH), torch.nn.Linear(2 * WIDTH, WIDTH)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norms[0](x)
         q, k, v = (
-            part.reshape(-1, ROWS, HEADS, WIDTH // HEADS).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1)
+            project(y).reshape(-1, ROWS, HEADS, WIDTH // HEADS).transpose(1, 2) for project in (self.q, self.k, self.v)
         )
         e = torch.exp(q @ k.transpose(-1, -2) / (WIDTH // HEADS) ** 0.5)
-        x = self.norm(x + self.out(((e / e.sum(-1, keepdim=True)) @ v).transpose(1, 2).reshape(-1, ROWS, WIDTH)))
-        gate = 1 / (1 + torch.exp(-self.up(x)))
-        return x * gate + torch.log(torch.exp(x).sum(-1, keepdim=True))
+        mixed = (e / e.sum(-1, keepdim=True)) @ v
+        x = x + self.out(mixed.transpose(1, 2).reshape(-1, ROWS, WIDTH))
+        h = self.up(self.norms[1](x))
+        return x + self.down(h * 0.5 * (1 + torch.erf(h / 2**0.5)))
 
 
 class Tower(torch.nn.Module):
@@ -40,7 +41,8 @@ class Tower(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for block in self.blocks:
             x = block(x)
-        return x
+        p = torch.exp(x)
+        return torch.log(p / p.sum(-1, keepdim=True))
 
 
 def tower(nodes: int) -> tuple[Tower, torch.Tensor]:
@@ -75,35 +77,42 @@ class _Writer:
         value = (self.random.standard_normal((rows, columns)) / rows**0.5).astype(np.float32)
         return self.constant(f"weight_{len(self.weights)}", value)
 
+    def linear(self, x: str, rows: int, columns: int) -> str:
+        bias = self.constant(f"bias_{len(self.weights)}", np.zeros(columns, np.float32))
+        return self.op("Add", self.op("MatMul", x, self.weight(rows, columns)), bias)
+
+    def norm(self, x: str) -> str:
+        scale = self.constant(f"scale_{len(self.weights)}", np.ones(WIDTH, np.float32))
+        return self.op("LayerNormalization", x, scale, self.constant("shift", np.zeros(WIDTH, np.float32)))
+
     def heads(self, x: str, perm: list[int]) -> str:
-        x = self.op("MatMul", x, self.weight(WIDTH, WIDTH))
         split = self.constant("split", np.array([-1, ROWS, HEADS, WIDTH // HEADS]))
-        return self.op("Transpose", self.op("Reshape", x, split), perm=perm)
+        return self.op("Transpose", self.op("Reshape", self.linear(x, WIDTH, WIDTH), split), perm=perm)
 
     def block(self, x: str) -> str:
-        last = self.constant("last", np.array([-1]))
-        one = self.constant("one", np.float32(1))
-        scale = self.constant("scale", np.float32((WIDTH // HEADS) ** 0.5))
-        q, k, v = self.heads(x, [0, 2, 1, 3]), self.heads(x, [0, 2, 3, 1]), self.heads(x, [0, 2, 1, 3])
-        e = self.op("Exp", self.op("Div", self.op("MatMul", q, k), scale))
-        mixed = self.op("MatMul", self.op("Div", e, self.op("ReduceSum", e, last, keepdims=1)), v)
-        mixed = self.op("Transpose", mixed, perm=[0, 2, 1, 3])
+        y = self.norm(x)
+        q, k, v = self.heads(y, [0, 2, 1, 3]), self.heads(y, [0, 2, 3, 1]), self.heads(y, [0, 2, 1, 3])
+        depth = self.constant("depth", np.float32((WIDTH // HEADS) ** 0.5))
+        e = self.op("Exp", self.op("Div", self.op("MatMul", q, k), depth))
+        mixed = self.op("Transpose", self.op("MatMul", self.share(e), v), perm=[0, 2, 1, 3])
         mixed = self.op("Reshape", mixed, self.constant("join", np.array([-1, ROWS, WIDTH])))
-        x = self.op("Add", x, self.op("MatMul", mixed, self.weight(WIDTH, WIDTH)))
-        norm = self.constant("norm", np.ones(WIDTH, np.float32))
-        x = self.op("LayerNormalization", x, norm)
-        z = self.op("MatMul", x, self.weight(WIDTH, WIDTH))
-        gate = self.op("Div", one, self.op("Add", one, self.op("Exp", self.op("Neg", z))))
-        total = self.op("Log", self.op("ReduceSum", self.op("Exp", x), last, keepdims=1))
-        return self.op("Add", self.op("Mul", x, gate), total)
+        x = self.op("Add", x, self.linear(mixed, WIDTH, WIDTH))
+        h = self.linear(self.norm(x), WIDTH, 2 * WIDTH)
+        one, half, root = (self.constant(f"c{c:.1f}", np.float32(c)) for c in (1, 0.5, 2**0.5))
+        tail = self.op("Add", one, self.op("Erf", self.op("Div", h, root)))
+        return self.op("Add", x, self.linear(self.op("Mul", self.op("Mul", h, half), tail), 2 * WIDTH, WIDTH))
+
+    def share(self, e: str) -> str:
+        return self.op("Div", e, self.op("ReduceSum", e, self.constant("last", np.array([-1])), keepdims=1))
 
 
 def onnx_tower(nodes: int) -> onnx.ModelProto:
-    """The same kind of tower with `nodes` nodes, up to a block."""
+    """The same tower with `nodes` nodes, up to a block."""
     writer = _Writer()
     x = "x"
     while len(writer.nodes) < nodes:
         x = writer.block(x)
+    x = writer.op("Log", writer.share(writer.op("Exp", x)))
     shape = ["batch", ROWS, WIDTH]
     graph = helper.make_graph(
         writer.nodes,

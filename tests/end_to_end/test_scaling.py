@@ -1,0 +1,46 @@
+"""Rewriting costs as much per node in a large graph as in a small one.
+
+Counted in calls of Python functions, which are the same on every machine; `benchmarks/scaling.py` has the times.
+"""
+
+from __future__ import annotations
+
+import cProfile
+import pstats
+from collections.abc import Callable
+from functools import partial
+
+import onnx
+import pytest
+import torch
+
+import stabilize
+from tests.towers import onnx_tower, tower
+
+
+def calls(work: Callable[[], object]) -> int:
+    """How many functions `work` calls."""
+    profile = cProfile.Profile()
+    profile.runcall(work)
+    return pstats.Stats(profile).total_calls  # type: ignore[attr-defined, no-any-return]
+
+
+def graph(host: str, nodes: int) -> tuple[int, torch.export.ExportedProgram | onnx.ModelProto]:
+    """(number of nodes, model)"""
+    if host == "onnx":
+        model = onnx_tower(nodes)
+        return len(model.graph.node), model
+    module, x = tower(nodes)
+    exported = torch.export.export(module, (x,))
+    return len(exported.graph.nodes), exported
+
+
+@pytest.mark.parametrize("certify", [False, True])
+@pytest.mark.parametrize("host", ["fx", "onnx"])
+def test_a_node_costs_the_same_in_a_large_graph(host: str, certify: bool) -> None:
+    cost: dict[int, int] = {}
+    for nodes in (100, 300, 600, 1200):  # the first one pays for what is loaded once
+        count, model = graph(host, nodes)
+        cost[count] = calls(partial(stabilize.optimize, model, certify=certify))
+    (a, calls_a), (b, calls_b), (c, calls_c) = list(cost.items())[1:]
+    assert (calls_c - calls_b) / (c - b) <= 1.02 * (calls_b - calls_a) / (b - a)
