@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import filecmp
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,6 +15,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from stabilize.errors import ModelError
+from stabilize.frontends.file_copy import copy_data
 
 Folder: TypeAlias = "str | os.PathLike[str]"
 
@@ -141,7 +141,7 @@ def write(model: onnx.ModelProto, path: str | os.PathLike[str], data_folder: str
         raise ModelError(f"{target}: more than 2 GB in one file: save the model with external data first") from error
     for source, wanted in copies:
         _make_folder(wanted.parent)
-        _replace_file(wanted, partial(shutil.copyfile, source))
+        _replace_file(wanted, partial(copy_data, source))
     _replace_file(target, lambda temporary: temporary.write_bytes(data))
 
 

@@ -13,8 +13,9 @@ import onnx_ir as ir
 
 from stabilize.frontends.onnx_bodies import Inside, called
 from stabilize.frontends.onnx_emitter import Names
+from stabilize.frontends.onnx_infer import inferred
 from stabilize.frontends.onnx_patch import taken_names
-from stabilize.frontends.onnx_read import Reader, inferred
+from stabilize.frontends.onnx_read import Reader
 
 Stated = tuple[ir.TypeProtocol | None, ir.Shape | None]
 

@@ -8,6 +8,7 @@ whose types the vocabulary refuses. Opaque is safe: such a value equals itself a
 from __future__ import annotations
 
 import ast
+import hashlib
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -15,7 +16,6 @@ from typing import TypeVar, cast, final
 
 import numpy as np
 import onnx_ir as ir
-import onnx_ir.passes.common
 
 from stabilize.errors import ShapeError
 from stabilize.frontends import onnx_layout, onnx_rows
@@ -23,7 +23,8 @@ from stabilize.frontends.onnx_call import Call, Contents, Refused, Row
 from stabilize.frontends.onnx_check import conforms
 from stabilize.frontends.onnx_contents import LIMIT, SYMBOLIC, contents_of, dtype_of
 from stabilize.frontends.onnx_expand import folded
-from stabilize.frontends.onnx_types import DATA_TYPES, DTYPES, UNTYPED, arithmetic, conflict, silenced, type_of, uniform
+from stabilize.frontends.onnx_infer import inferred, small
+from stabilize.frontends.onnx_types import DATA_TYPES, DTYPES, UNTYPED, arithmetic, conflict, type_of, uniform
 from stabilize.graph.build import Builder
 from stabilize.graph.value import TensorType, Value, cone
 from stabilize.graph.view import Source, View
@@ -39,9 +40,6 @@ _Read = TypeVar("_Read")
 
 #: Views, which leave a constant what it is.
 VIEWS = frozenset(("reshape", "unsqueeze", "squeeze", "transpose", "expand", "slice"))
-
-#: Constants above this many elements are not looked into.
-LARGE = 100_000
 
 
 @final
@@ -136,7 +134,7 @@ class Reader:
         shape = tuple(int(d) if isinstance(d, int) else -1 for d in tensor.shape)
         type = TensorType(dtype, shape)
         self.tensors[name] = tensor
-        array = None if dtype == "other" else _small(tensor)
+        array = None if dtype == "other" else small(tensor)
         if array is not None:
             if array.size <= LIMIT:
                 self.contents[name] = array
@@ -147,7 +145,9 @@ class Reader:
                 return self.builder.make("arange", size=int(array.size), dtype=dtype)
         self._parameters.add(name)
         leaf = self.builder.input(name, type)
-        return leaf if array is None else self._arrays.setdefault((type, array.tobytes()), leaf)
+        if array is None:
+            return leaf
+        return self._arrays.setdefault((type, hashlib.sha256(array.tobytes()).digest()), leaf)
 
     # --- nodes ------------------------------------------------------------------------------------------------
 
@@ -243,12 +243,6 @@ class Reader:
         return value
 
 
-def inferred(model: ir.Model) -> ir.Model:
-    """A copy of `model` with the types that ONNX's shape inference finds; where that fails, as it is stated."""
-    with silenced(onnx_ir.passes.common.ShapeInferencePass.__module__):  # it logs a traceback when it gives up
-        return onnx_ir.passes.common.ShapeInferencePass(check_type=False, strict_mode=False)(model.clone()).model
-
-
 def _attempted(rule: Callable[[Call], _Read] | None, call: Call) -> _Read | None:
     """What `rule` reads; None where it has no expression, or where sizes, axes or bounds of the node do not fit.
 
@@ -258,16 +252,6 @@ def _attempted(rule: Callable[[Call], _Read] | None, call: Call) -> _Read | None
         return None if rule is None else rule(call)
     except (Refused, ShapeError, ArithmeticError, LookupError, ValueError):
         return None
-
-
-def _small(tensor: ir.TensorProtocol) -> np.ndarray | None:
-    """The data of a tensor, unless it is large or its file cannot be read."""
-    if tensor.size > LARGE:
-        return None
-    try:
-        return np.asarray(tensor.numpy())
-    except (OSError, ValueError):
-        return None  # external data that is missing or cut short: the graph can be read without it
 
 
 def _counts(array: np.ndarray) -> bool:
