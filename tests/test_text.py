@@ -27,7 +27,12 @@ def alike(b: Builder) -> list[Value]:
     return [b.make("sub", b.input("layer.w", MATRIX), b.input("layer_w", MATRIX))]
 
 
-@pytest.mark.parametrize("make", [constants_only, two_dtypes, alike])
+def scalars(b: Builder) -> list[Value]:
+    u = b.input("u", TensorType("float32", ()))
+    return [b.apply("where", b.apply("lt", u, float("inf")), u, float("nan"))]
+
+
+@pytest.mark.parametrize("make", [scalars, constants_only, two_dtypes, alike])
 def test_shown_and_read_back(make: object) -> None:
     assert callable(make)
     values = make(Builder())

@@ -75,7 +75,7 @@ class _Parser:
 
     def operand(self, node: ast.expr) -> Operand:
         match node:
-            case ast.Name(id=name):
+            case ast.Name(id=name) if name in self.names or name not in ("inf", "nan"):
                 if name not in self.names:
                     raise TextError(f"line {node.lineno}: {name} is not defined")
                 return self.names[name]
@@ -136,7 +136,7 @@ def show(values: tuple[Value, ...] | list[Value], leaves: tuple[Value, ...] = ()
                 name += "_"
             taken.add(name)
             text[value.index] = name
-            inputs.append(f"{name}: {value.type}")
+            inputs.append(f"{name}: {value.type if value.shape else f'{value.dtype}[()]'}")
             continue
         spelled = spell(value, _operand_texts(value, text))
         if uses.get(value.index, 0) > 1 and value.op != "constant":

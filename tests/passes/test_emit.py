@@ -1,0 +1,237 @@
+"""What is emitted for a normal form: the accurate operator, the format, the shape; and that it is an identity."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.passes.graphs import M, assert_same_function, brief, read
+
+#: In the log domain: expression → what is emitted for its linear form.
+LOG = {
+    # --- softmax and its logarithm ---
+    "log(softmax(x, axis=1))": "log_softmax(x, axis=1)",
+    "log(softmax(x, axis=0))": "log_softmax(x, axis=0)",
+    "sub(x, logsumexp(x, axes=(1,), keepdim=True))": "log_softmax(x, axis=1)",
+    "sub(x, logsumexp(x, axes=(0, 1), keepdim=True))": (
+        "t1 = sub(x, detach(max(x, axes=(0, 1), keepdim=True)))\n"
+        "sub(t1, log(sum(exp(t1), axes=(0, 1), keepdim=True)))"
+    ),
+    "add(sub(x, logsumexp(x, axes=(1,), keepdim=True)), 2.0)": "add(log_softmax(x, axis=1), 2.0)",
+    "add(sub(x, logsumexp(x, axes=(1,), keepdim=True)), -2.0)": "sub(log_softmax(x, axis=1), 2.0)",
+    "mul(sub(x, logsumexp(x, axes=(1,), keepdim=True)), 2.0)": "mul(log_softmax(x, axis=1), 2.0)",
+    "mul(sub(x, logsumexp(x, axes=(1,), keepdim=True)), -1.0)": "neg(log_softmax(x, axis=1))",
+    "sub(logsumexp(x, axes=(1,), keepdim=True), x)": "neg(log_softmax(x, axis=1))",
+    "add(sub(x, logsumexp(x, axes=(1,), keepdim=True)), z)": "add(log_softmax(x, axis=1), z)",
+    "sub(z, sub(x, logsumexp(x, axes=(1,), keepdim=True)))": "sub(z, log_softmax(x, axis=1))",
+    "add(log_softmax(x, axis=1), log_softmax(z, axis=1))": "add(log_softmax(z, axis=1), log_softmax(x, axis=1))",
+    "sub(log_softmax(x, axis=1), log_softmax(z, axis=1))": "sub(log_softmax(x, axis=1), log_softmax(z, axis=1))",
+    "sub(mul(x, 2.0), logsumexp(mul(x, 2.0), axes=(1,), keepdim=True))": "log_softmax(mul(x, 2.0), axis=1)",
+    "sub(mul(x, 2.0), logsumexp(x, axes=(1,), keepdim=True))":
+        "sub(mul(x, 2.0), logsumexp(x, axes=(1,), keepdim=True))",
+    "sub(x, logsumexp(mul(x, 2.0), axes=(1,), keepdim=True))":
+        "sub(x, logsumexp(mul(x, 2.0), axes=(1,), keepdim=True))",
+    "sub(x, logsumexp(z, axes=(1,), keepdim=True))": "sub(x, logsumexp(z, axes=(1,), keepdim=True))",
+    "log(softmax(div(x, 0.7), axis=1))": "log_softmax(div(x, 0.7), axis=1)",
+    "log(softmax(add(x, 1.0), axis=1))": "log_softmax(x, axis=1)",
+    "log(softmax(h, axis=1))": "log_softmax(h, axis=1)",
+    "log(softmax(D, axis=1))": "log_softmax(D, axis=1)",
+    # --- picked and moved ---
+    "gather(log_softmax(x, axis=1), I, axis=1)": "gather(log_softmax(x, axis=1), I, axis=1)",
+    "squeeze(gather(log_softmax(x, axis=1), I, axis=1), axes=(1,))":
+        "squeeze(gather(log_softmax(x, axis=1), I, axis=1), axes=(1,))",
+    "slice(log_softmax(x, axis=1), axis=1, start=0, stop=2, step=1)":
+        "slice(log_softmax(x, axis=1), axis=1, start=0, stop=2, step=1)",
+    "gather(log_softmax(x, axis=0), I, axis=1)": (
+        "sub(gather(x, I, axis=1), gather(expand(logsumexp(x, axes=(0,), keepdim=True), shape=(4, 5)), I, "
+        "axis=1))"
+    ),
+    "sub(gather(x, I, axis=1), logsumexp(x, axes=(1,), keepdim=True))": "gather(log_softmax(x, axis=1), I, axis=1)",
+    "sub(gather(x, I, axis=1), logsumexp(x, axes=(0,), keepdim=True))":
+        "sub(gather(x, I, axis=1), logsumexp(x, axes=(0,), keepdim=True))",
+    "sub(gather(z, I, axis=1), logsumexp(x, axes=(1,), keepdim=True))":
+        "sub(gather(z, I, axis=1), logsumexp(x, axes=(1,), keepdim=True))",
+    "transpose(log_softmax(x, axis=1), perm=(1, 0))": "transpose(log_softmax(x, axis=1), perm=(1, 0))",
+    "unsqueeze(log_softmax(x, axis=1), axes=(0,))": "unsqueeze(log_softmax(x, axis=1), axes=(0,))",
+    "reshape(log_softmax(q, axis=2), shape=(6, 4))": "log_softmax(reshape(q, shape=(6, 4)), axis=1)",
+    "unsqueeze(softplus(x), axes=(0,))": "unsqueeze(softplus(x), axes=(0,))",
+    "sub(unsqueeze(log_softmax(x, axis=1), axes=(0,)), unsqueeze(softplus(x), axes=(0,)))":
+        "sub(unsqueeze(log_sigmoid(x), axes=(0,)), unsqueeze(logsumexp(x, axes=(1,), keepdim=True), axes=(0,)))",
+    # --- log-sum-exp of what is accurate itself ---
+    "log(sum(pow(softmax(x, axis=1), 2.0), axes=(1,), keepdim=True))":
+        "logsumexp(mul(log_softmax(x, axis=1), 2.0), axes=(1,), keepdim=True)",
+    "log(sum(pow(softmax(x, axis=1), 2.0), axes=(1,), keepdim=False))":
+        "logsumexp(mul(log_softmax(x, axis=1), 2.0), axes=(1,), keepdim=False)",
+    "sub(logsumexp(x, axes=(1,), keepdim=True), max(x, axes=(1,), keepdim=True))":
+        "sub(logsumexp(x, axes=(1,), keepdim=True), max(x, axes=(1,), keepdim=True))",
+    "u = sub(x, max(x, axes=(1,), keepdim=True))\n"
+    "return logsumexp(u, axes=(1,), keepdim=True)":
+        "logsumexp(sub(x, max(x, axes=(1,), keepdim=True)), axes=(1,), keepdim=True)",
+    "logsumexp(log_softmax(x, axis=1), axes=(1,), keepdim=True)": "expand(0.0, shape=(4, 1))",
+    "sub(logsumexp(mul(x, 2.0), axes=(1,), keepdim=True), logsumexp(x, axes=(1,), keepdim=True))":
+        "sub(logsumexp(mul(x, 2.0), axes=(1,), keepdim=True), logsumexp(x, axes=(1,), keepdim=True))",
+    "log(sum(sigmoid(x), axes=(1,), keepdim=True))": "logsumexp(log_sigmoid(x), axes=(1,), keepdim=True)",
+    "log(sum(mul(softmax(x, axis=1), softmax(z, axis=1)), axes=(1,), keepdim=True))": (
+        "sub(sub(logsumexp(add(x, z), axes=(1,), keepdim=True), logsumexp(z, axes=(1,), keepdim=True)), "
+        "logsumexp(x, axes=(1,), keepdim=True))"
+    ),
+    # --- sigmoids ---
+    "log(sigmoid(x))": "log_sigmoid(x)",
+    "log(sigmoid(neg(x)))": "log_sigmoid(neg(x))",
+    "log(sub(1.0, sigmoid(x)))": "log_sigmoid(neg(x))",
+    "log(add(1.0, exp(x)))": "softplus(x)",
+    "log(add(1.0, exp(neg(x))))": "softplus(neg(x))",
+    "neg(softplus(x))": "log_sigmoid(neg(x))",
+    "sub(x, softplus(x))": "log_sigmoid(x)",
+    "sub(mul(x, 2.0), mul(softplus(x), 2.0))": "mul(log_sigmoid(x), 2.0)",
+    "log(sub(1.0, mul(tanh(x), tanh(x))))":
+        "add(add(log_sigmoid(mul(x, 2.0)), log_sigmoid(mul(x, -2.0))), 1.3862943611198906)",
+    "sub(x, mul(softplus(x), 3.0))": "add(mul(log_sigmoid(neg(x)), 3.0), x)",
+    "sub(z, softplus(x))": "add(log_sigmoid(neg(x)), z)",
+    "log(add(exp(x), exp(z)))": "logaddexp(z, x)",
+    "log(add(mul(exp(x), 2.0), exp(z)))": "logaddexp(z, add(x, 0.6931471805599453))",
+    "log(add(exp(x), 0.5))": "logaddexp(-0.6931471805599453, x)",
+    "log(div(exp(x), add(exp(x), exp(z))))": "log_sigmoid(sub(x, z))",
+    "log(mul(sigmoid(x), sigmoid(z)))": "add(log_sigmoid(z), log_sigmoid(x))",
+    "log(div(sigmoid(x), sigmoid(z)))": (
+        "t1 = log_sigmoid(x)\n"
+        "logaddexp(sub(t1, z), t1)"
+    ),
+    "log(add(softmax(x, axis=1), 0.001))": "logaddexp(-6.907755278982137, log_softmax(x, axis=1))",
+    "log(pow(maximum(sum(exp(x), axes=(1,), keepdim=True), 0.001), 2.0))":
+        "mul(maximum(logsumexp(x, axes=(1,), keepdim=True), -6.907755278982137), 2.0)",
+    "log(maximum(exp(x), 0.001))": "maximum(x, -6.907755278982137)",
+    "log(add(mul(sum(exp(x), axes=(1,), keepdim=True), exp(z)), 0.001))":
+        "logaddexp(-6.907755278982137, add(logsumexp(x, axes=(1,), keepdim=True), z))",
+    # --- plain sums ---
+    "add(x, z)": "add(x, z)",
+    "sub(neg(x), z)": "sub(neg(x), z)",
+    "mul(x, 3.0)": "mul(x, 3.0)",
+    "add(mul(x, 0.5), 1.0)": "add(mul(x, 0.5), 1.0)",
+    "add(log(exp(x)), 0.25)": "add(x, 0.25)",
+    "log(pow(2.0, x))": "mul(x, 0.6931471805599453)",
+    "log(2.0)": "0.6931471805599453",
+}  # fmt: skip
+
+#: In the linear domain: expression → what is emitted for its c·exp(s).
+LINEAR = {
+    # --- softmax ---
+    "softmax(x, axis=1)": "softmax(x, axis=1)",
+    "div(exp(x), sum(exp(x), axes=(1,), keepdim=True))": "softmax(x, axis=1)",
+    "div(exp(x), sum(exp(x), axes=(0, 1), keepdim=True))": (
+        "t1 = exp(sub(x, detach(max(x, axes=(0, 1), keepdim=True))))\n"
+        "div(t1, sum(t1, axes=(0, 1), keepdim=True))"
+    ),
+    "div(exp(add(x, 3.0)), sum(exp(x), axes=(1,), keepdim=True))": "mul(softmax(x, axis=1), 20.085536923187668)",
+    "div(exp(div(x, 0.7)), sum(exp(div(x, 0.7)), axes=(1,), keepdim=True))": "softmax(div(x, 0.7), axis=1)",
+    "div(exp(mul(x, 2.0)), sum(exp(mul(x, 2.0)), axes=(1,), keepdim=True))": "softmax(mul(x, 2.0), axis=1)",
+    "div(exp(sub(x, z)), sum(exp(sub(x, z)), axes=(1,), keepdim=True))": "softmax(sub(x, z), axis=1)",
+    "pow(softmax(x, axis=1), 2.0)": "pow(softmax(x, axis=1), 2)",
+    "pow(softmax(x, axis=1), 0.5)": "exp(mul(log_softmax(x, axis=1), 0.5))",
+    "div(1.0, softmax(x, axis=1))": (
+        "t1 = exp(mul(neg(log_softmax(x, axis=1)), 0.5))\n"
+        "mul(t1, t1)"
+    ),
+    "mul(softmax(x, axis=1), softmax(z, axis=1))": "mul(softmax(z, axis=1), softmax(x, axis=1))",
+    "mul(softmax(x, axis=1), exp(z))": (
+        "t1 = exp(mul(add(log_softmax(x, axis=1), z), 0.5))\n"
+        "mul(t1, t1)"
+    ),
+    "mul(softmax(x, axis=1), 2.0)": "mul(2.0, softmax(x, axis=1))",
+    "mul(softmax(x, axis=1), z)": "mul(z, softmax(x, axis=1))",
+    "div(mul(exp(x), z), sum(exp(x), axes=(1,), keepdim=True))": "mul(z, softmax(x, axis=1))",
+    "div(z, add(1.0, exp(neg(x))))": "mul(z, sigmoid(x))",
+    "transpose(softmax(x, axis=1), perm=(1, 0))": "transpose(softmax(x, axis=1), perm=(1, 0))",
+    "gather(softmax(x, axis=1), I, axis=1)": "gather(softmax(x, axis=1), I, axis=1)",
+    "squeeze(gather(softmax(x, axis=1), I, axis=1), axes=(1,))":
+        "squeeze(gather(softmax(x, axis=1), I, axis=1), axes=(1,))",
+    "div(exp(h), sum(exp(h), axes=(1,), keepdim=True))": "softmax(h, axis=1)",
+    "div(exp(cast(h, dtype='float32')), sum(exp(cast(h, dtype='float32')), axes=(1,), keepdim=True))":
+        "softmax(cast(h, dtype='float32'), axis=1)",
+    "div(exp(div(h, 0.1)), sum(exp(div(h, 0.1)), axes=(1,), keepdim=True))":
+        "cast(softmax(div(cast(h, dtype='float32'), 0.1), axis=1), dtype='float16')",
+    "div(exp(mul(h, 0.5)), sum(exp(mul(h, 0.5)), axes=(1,), keepdim=True))": "softmax(mul(h, 0.5), axis=1)",
+    "div(exp(D), sum(exp(D), axes=(1,), keepdim=True))": "softmax(D, axis=1)",
+    # --- sigmoids ---
+    "div(1.0, add(1.0, exp(neg(x))))": "sigmoid(x)",
+    "div(exp(x), add(1.0, exp(x)))": "sigmoid(x)",
+    "div(exp(h), add(1.0, exp(h)))": "cast(sigmoid(cast(h, dtype='float32')), dtype='float16')",
+    "div(exp(x), add(exp(x), exp(z)))": "sigmoid(sub(x, z))",
+    "mul(sigmoid(x), sigmoid(z))": "mul(sigmoid(z), sigmoid(x))",
+    "mul(sigmoid(x), sigmoid(neg(x)))": "mul(sigmoid(x), sigmoid(neg(x)))",
+    "sub(1.0, mul(tanh(x), tanh(x)))": "mul(4.0, mul(sigmoid(mul(x, 2.0)), sigmoid(mul(x, -2.0))))",
+    "div(sigmoid(x), sub(1.0, sigmoid(x)))": "exp(x)",
+    "pow(sigmoid(x), 3.0)": "pow(sigmoid(x), 3)",
+    "pow(sigmoid(x), 2.5)": "exp(mul(log_sigmoid(x), 2.5))",
+    "add(1.0, exp(x))": "exp(softplus(x))",
+    "add(exp(x), exp(z))": (
+        "t1 = exp(mul(logaddexp(z, x), 0.5))\n"
+        "mul(t1, t1)"
+    ),
+    # --- exponentials ---
+    "div(exp(x), exp(z))": (
+        "t1 = exp(mul(sub(x, z), 0.5))\n"
+        "mul(t1, t1)"
+    ),
+    "div(exp(h), exp(h))": "expand(1.0, shape=(4, 5))",
+    "mul(exp(x), exp(z))": (
+        "t1 = exp(mul(add(x, z), 0.5))\n"
+        "mul(t1, t1)"
+    ),
+    "mul(exp(h), exp(mul(h, 2.0)))": "cast(exp(mul(cast(h, dtype='float32'), 3.0)), dtype='float16')",
+    "mul(exp(neg(x)), 3.0)": "mul(3.0, exp(neg(x)))",
+    "pow(exp(x), 3.0)": "exp(mul(x, 3.0))",
+    "sqrt(exp(x))": "exp(mul(x, 0.5))",
+    "exp(x)": "exp(x)",
+    "cast(div(exp(x), exp(z)), dtype='float16')": "cast(exp(sub(x, z)), dtype='float16')",
+    "cast(div(exp(x), exp(z)), dtype='bfloat16')": (
+        "t1 = exp(mul(sub(x, z), 0.5))\n"
+        "cast(mul(t1, t1), dtype='bfloat16')"
+    ),
+    "div(exp(neg(abs(x))), exp(abs(z)))": "exp(sub(neg(abs(x)), abs(z)))",
+    "div(pow(exp(x), 2.0), pow(add(sum(exp(x), axes=(1,), keepdim=True), 0.001), 2.0))": (
+        "mul(pow(sigmoid(add(logsumexp(x, axes=(1,), keepdim=True), 6.907755278982137)), 2), pow(softmax(x, "
+        "axis=1), 2))"
+    ),
+    # --- weighted sums ---
+    "div(sum(mul(exp(x), z), axes=(1,), keepdim=True), sum(exp(x), axes=(1,), keepdim=True))":
+        "sum(mul(z, softmax(x, axis=1)), axes=(1,), keepdim=True)",
+    "div(mul(exp(x), z), sum(mul(exp(x), z), axes=(1,), keepdim=True))": (
+        f"t1 = mul(z, exp(minimum(sub(x, {M}), 71.0)))\n"
+        "div(t1, sum(t1, axes=(1,), keepdim=True))"
+    ),
+    "div(matmul(exp(x), T), sum(exp(x), axes=(1,), keepdim=True))": "matmul(softmax(x, axis=1), T)",
+    "sum(mul(exp(x), z), axes=(1,), keepdim=True)": (
+        "mul(sum(mul(z, softmax(x, axis=1)), axes=(1,), keepdim=True), exp(logsumexp(x, axes=(1,), "
+        "keepdim=True)))"
+    ),
+    # --- maxima, masks, running sums ---
+    "maximum(exp(x), exp(z))": "exp(maximum(x, z))",
+    "max(exp(x), axes=(1,), keepdim=False)": "exp(max(x, axes=(1,), keepdim=False))",
+    "where(gt(z, 0.0), exp(x), 0.0)": "exp(where(gt(z, 0.0), x, -inf))",
+    "div(where(gt(z, 0.0), exp(x), 0.0), sum(where(gt(z, 0.0), exp(x), 0.0), axes=(1,), keepdim=True))":
+        "softmax(where(gt(z, 0.0), x, -inf), axis=1)",
+    "cumprod(softmax(x, axis=1), axis=1)": "exp(cumsum(log_softmax(x, axis=1), axis=1))",
+    "cumsum(exp(x), axis=1)": "exp(logcumsumexp(x, axis=1))",
+    "div(cumsum(exp(x), axis=1), sum(exp(x), axes=(1,), keepdim=True))": (
+        "t1 = exp(mul(sub(logcumsumexp(x, axis=1), logsumexp(x, axes=(1,), keepdim=True)), 0.5))\n"
+        "mul(t1, t1)"
+    ),
+    "concat(exp(x), exp(z), axis=0)": "exp(concat(x, z, axis=0))",
+    "prod(exp(x), axes=(1,), keepdim=False)": "exp(sum(x, axes=(1,), keepdim=False))",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "expected"), LOG.items())
+def test_logarithm(body, expected):
+    ctx, value = read(body)
+    new = ctx.emitter.log(ctx.engine.linear(value), value)
+    assert brief(new) == expected
+    assert_same_function(value, new)
+
+
+@pytest.mark.parametrize(("body", "expected"), LINEAR.items())
+def test_exponential(body, expected):
+    ctx, value = read(body)
+    new = ctx.emitter.scaled(ctx.engine.scaled(value), value)
+    assert brief(new) == expected
+    assert_same_function(value, new)
