@@ -6,10 +6,10 @@
     python benchmarks/mutation.py scaled ranges --sample 400  # a random part of them
     python benchmarks/mutation.py linear --show               # with a diff of every survivor
 
-The mutants are mutmut's. `mutmut run` works too, but starts pytest for each; here the tests are collected once, and each
-mutant is a fork of that process in which the code of one function is replaced. Only the tests that enter the function
-run, those that killed its last mutants first, up to the first failure. A mutant may use five times the processor time
-of its tests; one that uses more counts as noticed.
+The mutants are mutmut's. `mutmut run` works too, but starts pytest for each; here the tests are collected once, and
+each mutant is a fork of that process in which the code of one function is replaced. Only the tests that reach the
+changed lines run, those that killed mutants of the function first, up to the first failure. A mutant may use five times
+the processor time of its tests; one that uses more counts as noticed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from typing import Literal
 
 import libcst as cst
 import pytest
-from _pytest.runner import runtestprotocol
+from libcst.metadata import MetadataWrapper, PositionProvider
 from mutmut.mutation.file_mutation import create_mutations
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,11 +46,12 @@ Status = Literal["killed", "survived", "timeout"]
 
 @dataclass(frozen=True)
 class Mutant:
-    """`index`: among the mutants of its file; `function`: its qualified name; `source`: of the changed function."""
+    """`function`: its qualified name; `line`, `end`: what is changed in the file; `source`: the changed function."""
 
     file: str
-    index: int
     function: str
+    line: int
+    end: int
     original: str
     source: str
 
@@ -63,13 +64,15 @@ def mutants_of(file: str) -> Iterator[Mutant]:
     """Every mutant inside a function of passes/`file`.py."""
     path = FOLDER / f"{file}.py"
     module, mutations, *_ = create_mutations(str(path), path.read_text())
+    where = MetadataWrapper(module, unsafe_skip_copy=True).resolve(PositionProvider)
     owners = {m: f"{c.name.value}." for c in module.body if isinstance(c, cst.ClassDef) for m in c.body.body}
-    for index, mutation in enumerate(mutations):
+    for mutation in mutations:
         function = mutation.contained_by_top_level_function
         if isinstance(function, cst.FunctionDef):
             changed = function.deep_replace(mutation.original_node, mutation.mutated_node)
             name = owners.get(function, "") + function.name.value
-            yield Mutant(file, index, name, code_of(function), code_of(changed))
+            at = where[mutation.original_node]
+            yield Mutant(file, name, at.start.line, at.end.line, code_of(function), code_of(changed))
 
 
 def code_of(function: cst.CSTNode) -> str:
@@ -92,45 +95,62 @@ def apply(mutant: Mutant) -> None:
 
 
 class Tests:
-    """The collected tests: what each enters, how long it takes, and what to run for a mutant."""
+    """The collected tests: what each reaches, how long it takes, and what to run for a mutant."""
 
     def __init__(self, items: Sequence[pytest.Item]) -> None:
         self.items = items
         self.seconds: dict[pytest.Item, float] = {}
-        self.entering: defaultdict[tuple[str, str], set[pytest.Item]] = defaultdict(set)
+        self.reaching: defaultdict[tuple[str, int], set[pytest.Item]] = defaultdict(set)
+        self._files: dict[CodeType, str | None] = {}
         self.killers: defaultdict[tuple[str, str], Counter[pytest.Item]] = defaultdict(Counter)
         for item in items:
             self._baseline(item)
 
     def _baseline(self, item: pytest.Item) -> None:
-        entered: set[CodeType] = set()
+        def enter(frame: FrameType, event: str, _: object) -> object:
+            return note if self._file(frame.f_code) else None
 
-        def note(frame: FrameType, event: str, _: object) -> None:
-            if event == "call":
-                entered.add(frame.f_code)
+        def note(frame: FrameType, event: str, _: object) -> object:
+            if event == "line":
+                self.reaching[str(self._file(frame.f_code)), frame.f_lineno].add(item)
+            return note
 
-        start = time.process_time()
-        sys.setprofile(note)
+        sys.settrace(enter)
         passed = passes(item)
-        sys.setprofile(None)
-        self.seconds[item] = time.process_time() - start
+        sys.settrace(None)
         if not passed:
             raise SystemExit(f"{item.nodeid} fails without any mutant")
-        for code in entered:
+        start = time.process_time()
+        passes(item)
+        self.seconds[item] = time.process_time() - start
+
+    def _file(self, code: CodeType) -> str | None:
+        """The file of passes/ that `code` comes from."""
+        if code not in self._files:
             path = Path(code.co_filename).resolve()
-            if path.is_relative_to(FOLDER):
-                file = path.relative_to(FOLDER).with_suffix("").as_posix()
-                self.entering[file, code.co_qualname.partition(".<locals>")[0]].add(item)
+            inside = path.is_relative_to(FOLDER)
+            self._files[code] = path.relative_to(FOLDER).with_suffix("").as_posix() if inside else None
+        return self._files[code]
 
     def of(self, mutant: Mutant) -> list[pytest.Item]:
         killers = self.killers[mutant.file, mutant.function]
-        found = self.entering[mutant.file, mutant.function]
+        lines = range(mutant.line, mutant.end + 1)
+        found = set[pytest.Item]().union(*(self.reaching.get((mutant.file, n), ()) for n in lines))
         return sorted(found, key=lambda item: (-killers[item], self.seconds[item], item.nodeid))
 
 
 def passes(item: pytest.Item) -> bool:
-    reports = runtestprotocol(item, log=False, nextitem=None)
-    return all(r.outcome in ("passed", "skipped") for r in reports)
+    """Run one test as pytest does, without its reports, which take longer than the tests."""
+    assert isinstance(item, pytest.Function)
+    item._initrequest()
+    try:
+        item.session._setupstate.setup(item)
+        item.runtest()
+    except (Exception, pytest.fail.Exception):
+        return False
+    finally:
+        item.session._setupstate.teardown_exact(None)
+    return True
 
 
 # --- running ------------------------------------------------------------------------------------------------------
@@ -208,7 +228,7 @@ class Plugin:
                 log.write(json.dumps({**asdict(mutant), "status": status, "diff": mutant.diff()}) + "\n")
                 log.flush()
                 if status == "survived" and options.show:
-                    say(f"\n{mutant.file}:{mutant.index} {mutant.function}\n{mutant.diff()}")
+                    say(f"\n{mutant.file}.py:{mutant.line} {mutant.function}\n{mutant.diff()}")
         say(table(results))
         return True
 

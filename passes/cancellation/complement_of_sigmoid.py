@@ -35,8 +35,6 @@ from stabilize.passes.rule import Context, Proposal, Rule
 
 
 def match(ctx: Context, value: Value) -> Proposal | None:
-    if value.op not in ("sub", "add"):
-        return None
     reading = ctx.engine.scaled(value)
     found = one_plus(value)
     if found is not None and found[0].op == "tanh":

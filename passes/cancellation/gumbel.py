@@ -32,7 +32,7 @@ from stabilize.passes.rule import Context, Proposal, Rule
 
 
 def match(ctx: Context, value: Value) -> Proposal | None:
-    if value.op != "log" or value.operands[0].op != "neg":
+    if value.operands[0].op != "neg":
         return None
     inner = value.operands[0].operands[0]
     if inner.op != "log" or not ctx.engine.scaled(inner.operands[0]).trivial:

@@ -36,7 +36,7 @@ from stabilize.passes.rule import Context, Proposal, Rule
 
 
 def match(ctx: Context, value: Value) -> Proposal | None:
-    if value.op != "exp" or ctx.options.host != "fx":
+    if ctx.options.host != "fx":
         return None
     inner = value.operands[0]
     if inner.op != "neg" or inner.operands[0].op != "exp":

@@ -92,10 +92,11 @@ def _is_expm1(value: Value) -> bool:
 
 
 def log1mexp(ctx: Context, x: Value) -> Value:
-    """log(1 − exp(x)), accurate for every x ≤ 0."""
+    """log(1 − exp(x)), accurate for every x ≤ 0; NaN for x > 0, with a gradient of 0 where nothing depends on it."""
     b = ctx.builder
     near = b.make("gt", x, b.constant(-math.log(2.0), x.dtype))
-    here = b.apply("where", near, x, -0.5)
+    capped = b.apply("minimum", x, 1.0)  # expm1 of a large x is inf, and its gradient 0·inf
+    here = b.apply("where", near, capped, -0.5)
     there = b.apply("where", near, b.constant(-1.0, x.dtype), x)
     close = b.make("log", b.neg(b.make("expm1", here)))
     far = b.make("log1p", b.neg(b.make("exp", there)))

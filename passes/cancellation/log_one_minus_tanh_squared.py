@@ -34,17 +34,13 @@ from stabilize.passes.rule import Context, Proposal, Rule
 
 
 def match(ctx: Context, value: Value) -> Proposal | None:
-    if value.op not in ("log", "log1p"):
-        return None
     inner = value.operands[0]
     if value.op == "log":
         found = one_plus(inner)
-        if found is None or found[1] > 0:
-            return None
-        inner = found[0]
-    elif inner.op == "neg":
-        inner = inner.operands[0]
-    root = square_of(inner)
+        square = found[0] if found is not None and found[1] < 0 else None
+    else:
+        square = inner.operands[0] if inner.op == "neg" else None
+    root = None if square is None else square_of(square)
     if root is None or root.op != "tanh":
         return None
     bounds = ctx.ranges.of(root.operands[0])

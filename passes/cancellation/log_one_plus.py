@@ -33,8 +33,6 @@ from stabilize.passes.rule import Context, Proposal, Rule
 
 
 def match(ctx: Context, value: Value) -> Proposal | None:
-    if value.op != "log":
-        return None
     found = one_plus(value.operands[0])
     if found is None:
         return None

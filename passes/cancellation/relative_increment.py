@@ -32,8 +32,6 @@ from stabilize.passes.rule import Context, Proposal, Rule
 
 
 def match(ctx: Context, value: Value) -> Proposal | None:
-    if value.op != "div":
-        return None
     top, h = value.operands
     found = (top.operands[0], 1) if top.op == "expm1" else difference(top)
     if found is None or found[0] is not h or found[1] < 0:

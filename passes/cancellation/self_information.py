@@ -31,8 +31,6 @@ from stabilize.passes.rule import Context, Proposal, Rule
 
 
 def match(ctx: Context, value: Value) -> Proposal | None:
-    if value.op != "mul":
-        return None
     for p, logarithm in (value.operands, value.operands[::-1]):
         if logarithm.op != "log" or logarithm.operands[0] is not p:
             continue

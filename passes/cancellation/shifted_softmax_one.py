@@ -33,9 +33,9 @@ from stabilize.passes.scaled import number_of
 
 
 def match(ctx: Context, value: Value) -> Proposal | None:
-    if value.op != "div" or value.operands[1].op != "add":
-        return None
     top, bottom = value.operands
+    if bottom.op != "add":
+        return None
     for one, total in (bottom.operands, bottom.operands[::-1]):
         if number_of(one) != 1 or total.op != "sum" or total.operands[0] is not top or top.op != "exp":
             continue

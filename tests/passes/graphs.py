@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from fractions import Fraction
+from typing import TypeAlias
 
 import torch
 
@@ -16,7 +17,7 @@ from stabilize.graph.value import Value, cone
 from stabilize.graph.view import View
 from stabilize.passes.linear import Linear
 from stabilize.passes.propose import context, proposals
-from stabilize.passes.rule import Context, Options, Proposal
+from stabilize.passes.rule import Context, Options, Proposal, Rule
 from stabilize.verify.execute import torch_dtype
 from stabilize.verify.oracle import evaluate
 
@@ -35,6 +36,7 @@ MORE = {
 M = "detach(maximum(max(where(ne(z, 0.0), x, -inf), axes=(1,), keepdim=True), -3.4028234663852886e+38))"
 G = "detach(maximum(max(where(ne(z, 0.0), x, -inf), axes=(1,), keepdim=True), -0.6931471805599453))"
 
+Ranges: TypeAlias = dict[str, tuple[float, float]]
 SYMBOL = 4  # the size of m where numbers are drawn
 
 
@@ -48,7 +50,7 @@ def graph(body: str) -> View:
     return parse(f"def graph({inputs}):\n" + "\n".join("    " + line for line in lines))
 
 
-def read(body: str, ranges: dict[str, tuple[float, float]] | None = None, **options: str) -> tuple[Context, Value]:
+def read(body: str, ranges: Ranges | None = None, **options: str) -> tuple[Context, Value]:
     """The readings of a graph, and its first output."""
     view = graph(body)
     return context(view, Options(**options), ranges), view.outputs[0]
@@ -57,7 +59,7 @@ def read(body: str, ranges: dict[str, tuple[float, float]] | None = None, **opti
 class Outcome:
     """Rules that spoke, and the returned values after their first candidates were taken."""
 
-    def __init__(self, body: str, options: Options, ranges: dict[str, tuple[float, float]] | None = None) -> None:
+    def __init__(self, body: str, options: Options, ranges: Ranges | None = None) -> None:
         self.view = graph(body)
         self.codes: list[str] = []
         self.proposed: list[Proposal] = []
@@ -125,6 +127,27 @@ def form_text(form: Linear) -> str:
 
 def _number(k: Fraction) -> str:
     return str(k) if k.denominator <= 1000 else f"{float(k):.12g}"
+
+
+# --- rules --------------------------------------------------------------------------------------------------------
+
+
+def assert_rewrite(rule: Rule, body: str, ranges: Ranges, expected: str, **options: str) -> None:
+    """`rule` alone speaks, and proposes `expected`: the same function."""
+    outcome = Outcome(body, Options(**options), ranges)
+    assert outcome.codes == [rule.code]
+    ((old, new),) = outcome.replaced.items()
+    assert brief(new) == expected
+    assert_same_function(old, new)
+
+
+def assert_no_match(rule: Rule, body: str, ranges: Ranges, **options: str) -> None:
+    """`rule` has nothing to say to any value of the graph."""
+    ctx, value = read(body, ranges, **options)
+    asked = [v for v in cone([value]) if v.op in rule.ops and is_float(v.dtype)]
+    assert asked, "the rule is not even asked"
+    for v in asked:
+        assert rule.match(ctx, v) is None, brief(v)
 
 
 # --- numbers ------------------------------------------------------------------------------------------------------
