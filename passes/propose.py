@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -82,8 +82,13 @@ def proposals(view: View, ctx: Context, accept: Callable[[Proposal], Value | Non
     return replaced
 
 
+def _is_asked(value: Value) -> bool:
+    """Whether a rule can end in `value`."""
+    return is_float(value.dtype) or value.op in family.INDEX_SINKS
+
+
 def _first(ctx: Context, value: Value, accept: Callable[[Proposal], Value | None]) -> Value | None:
-    if not is_float(value.dtype) and value.op not in family.INDEX_SINKS:
+    if not _is_asked(value):
         return None
     for proposer in PROPOSERS:
         proposal = proposer(ctx, value)
@@ -97,7 +102,7 @@ def _first(ctx: Context, value: Value, accept: Callable[[Proposal], Value | None
 def _inside(ctx: Context, value: Value, bound: set[Value], accept: Callable[[Proposal], Value | None]) -> Value | None:
     """A defect in what a host operator is made of (log2 x = log x / ln 2): the whole operator is replaced."""
     current: Value | None = None
-    hidden = [v for v in _made_of(value, bound) if v is not value]
+    hidden = [v for v in _made_of(value, bound.__contains__) if v is not value]
     for inner in reversed(hidden):
 
         def taken(proposal: Proposal, inner: Value = inner) -> Value | None:
@@ -110,13 +115,13 @@ def _inside(ctx: Context, value: Value, bound: set[Value], accept: Callable[[Pro
     return None
 
 
-def _made_of(value: Value, bound: set[Value]) -> list[Value]:
-    """`value` and what the host does not compute by itself below it, in topological order."""
+def _made_of(value: Value, computed: Callable[[Value], bool]) -> list[Value]:
+    """`value` and what the host has not `computed` by itself below it, in topological order."""
     seen: dict[int, Value] = {value.index: value}
     stack = list(value.operands)
     while stack:
         inner = stack.pop()
-        if inner.index not in seen and inner not in bound and inner.operands:
+        if inner.index not in seen and not computed(inner) and inner.operands:
             seen[inner.index] = inner
             stack.extend(inner.operands)
     return [seen[i] for i in sorted(seen)]
@@ -129,6 +134,47 @@ def substitute(builder: Builder, root: Value, old: Value, new: Value) -> Value:
         if value is not old and any(made.get(o, o) is not o for o in value.operands):
             made[value] = builder.make(value.op, *(made.get(o, o) for o in value.operands), **dict(value.attrs))
     return made.get(root, root)
+
+
+def uncovered(view: View, ctx: Context, replaced: Mapping[Value, Value]) -> Iterator[Proposal]:
+    """What rules say of what `replaced` made: the new values, and what is computed from them.
+
+    A reading ends at opaque values, so what is behind one reads as it did: where nothing is uncovered, the host need
+    not be read again.
+    """
+    around = _remade(view, ctx, replaced)
+    ctx.engine.read(around)
+    emitter = Emitter(ctx.engine, len(ctx.builder.graph), ctx.ranges.bounds, ctx.emitter.coarse)
+    later = replace(ctx, emitter=emitter)
+    answers = (proposer(later, value) for value in around if _is_asked(value) for proposer in PROPOSERS)
+    return (proposal for proposal in answers if proposal is not None)
+
+
+def _remade(view: View, ctx: Context, replaced: Mapping[Value, Value]) -> list[Value]:
+    """The values that are not the host's own once `replaced` is, up to opaque ones; topological order."""
+    host_size = ctx.emitter.host_size
+    made: dict[Value, Value] = {}
+    around: dict[Value, None] = {}
+
+    def remake(value: Value) -> Value:
+        """`value` over what its operands are now."""
+        operands = [made.get(o, o) for o in value.operands]
+        if value.op == "opaque" or all(a is b for a, b in zip(operands, value.operands, strict=True)):
+            return value
+        return ctx.builder.make(value.op, *operands, **dict(value.attrs))
+
+    for value in cone(view.outputs):
+        if value in replaced:
+            for inner in _made_of(replaced[value], lambda v: v.index < host_size):
+                made[inner] = remake(inner)
+                around[made[inner]] = None
+            made[value] = made.get(replaced[value], replaced[value])
+        else:
+            new = remake(value)
+            if new is not value:
+                made[value] = new
+                around[new] = None
+    return list(around)
 
 
 def _needed(new: Value, host_size: int) -> Iterable[Value]:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
+from stabilize.collector import only_new_objects
 from stabilize.errors import ModelError, UsageError
 from stabilize.graph.host import Host
 from stabilize.pipeline import Progress, Request, run
@@ -103,10 +104,11 @@ def optimize(
     name = _name(model)
     if example_inputs is None and _is_plain_module(model):
         return _optimize_lazily(model, request, name, dynamic_shapes, return_report)
-    host = open_host(model, example_inputs, dynamic_shapes, rewrite=lambda variant: run(variant, request, name)[0])
-    _check_names(request, host)
-    rewritten, report = run(host, request, name, progress)
-    fixed = rewritten.model()
+    with only_new_objects():
+        host = open_host(model, example_inputs, dynamic_shapes, rewrite=lambda variant: run(variant, request, name)[0])
+        _check_names(request, host)
+        rewritten, report = run(host, request, name, progress)
+        fixed = rewritten.model()
     return (fixed, report) if return_report else fixed
 
 

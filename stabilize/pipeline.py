@@ -15,7 +15,7 @@ from stabilize.graph.host import Host
 from stabilize.graph.text import one_line
 from stabilize.graph.value import Value, latest_first, shared_frontier
 from stabilize.graph.view import Replacement, Source, View
-from stabilize.passes.propose import context, proposals
+from stabilize.passes.propose import context, proposals, uncovered
 from stabilize.passes.rule import Context, Options, Proposal
 from stabilize.report import Declined, Finding, Report, Rewrite
 from stabilize.verify.certificate import Certificate, certify_rewrite
@@ -54,11 +54,11 @@ def run(host: _Host, request: Request, model: str, progress: Progress | None = N
     """`host` and the graphs inside it with every rewrite that was accepted, itself when there was none; the report."""
     report = Report(model)
     for _ in range(_MOST_ROUNDS):
-        replacements, found = _round(host, request, model, progress)
+        replacements, found, settled = _round(host, request, model, progress)
         _append(report, found)
-        if not replacements:
-            break
         host = host.patched(replacements)
+        if settled:
+            break
     changed: dict[str, Host] = {}
     inside = replace(request, ranges={})  # they name inputs of the model, not of a body
     for name, body in host.bodies().items():
@@ -82,15 +82,21 @@ def _append(report: Report, later: Report) -> None:
     report.rewrites.extend(later.rewrites)
 
 
-def _round(host: Host, request: Request, model: str, progress: Progress | None) -> tuple[list[Replacement], Report]:
-    """Propose, certify and record once. The host is read, never changed."""
+def _round(
+    host: Host, request: Request, model: str, progress: Progress | None
+) -> tuple[list[Replacement], Report, bool]:
+    """Propose, certify and record once: replacements, report, and whether they uncover nothing.
+
+    The host is read, never changed.
+    """
     ctx = context(host.view, Options(request.form, request.allow, host.kind), dict(request.ranges))
     judge = _Judge(host, ctx, request, Report(model), progress)
     replaced = proposals(host.view, ctx, judge.take)
     judge.report.findings.reverse()
     judge.report.rewrites.reverse()
     judge.report.declined.reverse()
-    return [Replacement(old, new) for old, new in replaced.items()], judge.report
+    settled = not any(request.wants(p.rule.code) for p in uncovered(host.view, ctx, replaced))
+    return [Replacement(old, new) for old, new in replaced.items()], judge.report, settled
 
 
 @final

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "formats": {"errors"},
+    "collector": set(),
     "graph": {"errors", "formats"},
     "report": {"errors", "formats", "graph"},
     "frontends": {"errors", "formats", "graph"},
@@ -27,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "certification": {"errors", "formats", "graph", "frontends", "verify"},
     "api": {
         "errors",
+        "collector",
         "formats",
         "graph",
         "report",

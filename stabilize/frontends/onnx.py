@@ -90,8 +90,9 @@ class OnnxHost:
 
     @cached_property
     def _scratch(self) -> Patcher:
-        """A copy to try emission on; nothing of it leaves this host."""
-        return self._patcher(self._model.clone(), scratch=True)
+        """Tries emission on the copy that was read; nothing of it leaves this host."""
+        _ = self.view  # the reader has read
+        return self._patcher(self._reader.model, scratch=True)
 
     def _patcher(self, model: ir.Model, scratch: bool = False) -> Patcher:
         from stabilize.frontends.onnx_patch import Patcher
