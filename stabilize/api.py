@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, final, overload
 
 from stabilize.collector import only_new_objects
 from stabilize.errors import ModelError, UsageError
 from stabilize.graph.host import Host
 from stabilize.pipeline import Progress, Request, run
 from stabilize.report import Report
+from stabilize.request import checked
 
 if TYPE_CHECKING:
     import torch
 
     from stabilize.frontends.fx_hosts import ExportedHost
-    from stabilize.frontends.fx_module import Rewrite
     from stabilize.verify.certificate import Certificate
 
 _M = TypeVar("_M")
-
-FORMS = ("softmax", "collapse-free")
-ALLOWED = ("exact", "approximate")
 
 
 @overload
@@ -93,19 +90,12 @@ def optimize(
     Raises UsageError for wrong arguments, ModelError for a model that cannot be read or captured, MissingExtraError
     for an ONNX model without the `onnx` extra.
     """
-    request = Request(
-        _one_of("form", form, FORMS),
-        _one_of("allow", allow, ALLOWED),
-        _ranges(ranges),
-        None if select is None else _codes("select", select),
-        () if ignore is None else _codes("ignore", ignore),
-        certify,
-    )
+    request = checked(form, allow, ranges, select, ignore, certify)
     name = _name(model)
     if example_inputs is None and _is_plain_module(model):
         return _optimize_lazily(model, request, name, dynamic_shapes, return_report)
     with only_new_objects():
-        host = open_host(model, example_inputs, dynamic_shapes, rewrite=lambda variant: run(variant, request, name)[0])
+        host = open_host(model, example_inputs, dynamic_shapes, _Later(request, name))
         _check_names(request, host)
         rewritten, report = run(host, request, name, progress)
         fixed = rewritten.model()
@@ -156,59 +146,41 @@ def _optimize_lazily(
 
     if return_report:
         raise UsageError("return_report needs example_inputs: without them the module is captured at its first call")
+    later = _Later(request, name, check_names=True)
+    return open_lazily(model, later.rewrite, dynamic_shapes, later.compile)
 
-    def rewrite(host: ExportedHost) -> ExportedHost:
-        _check_names(request, host)
-        return run(host, request, name)[0]
 
-    return open_lazily(model, rewrite, dynamic_shapes)
+@final
+@dataclass(frozen=True)
+class _Later:
+    """What a rewritten module does to calls of another kind than the one that was captured. It can be pickled."""
+
+    request: Request
+    name: str
+    check_names: bool = False
+
+    def rewrite(self, host: ExportedHost) -> ExportedHost:
+        """For a call that torch.export captured."""
+        from stabilize.dynamo import tell
+
+        if self.check_names:
+            _check_names(self.request, host)
+        rewritten, report = run(host, self.request, self.name)
+        tell(report)
+        return rewritten
+
+    def compile(self, forward: Callable[..., object]) -> Callable[..., object]:
+        """For a forward that it cannot capture: as torch.compile takes it apart. The graphs of torch.compile name their
+        inputs themselves: ranges are not known there."""
+        from stabilize.dynamo import compiled
+
+        return compiled(forward, replace(self.request, ranges={}))
 
 
 def _is_plain_module(model: object) -> bool:
     """An nn.Module that is not a graph already."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(model, torch.nn.Module) and not isinstance(model, torch.fx.GraphModule)
-
-
-def _one_of(argument: str, given: object, known: tuple[str, ...]) -> str:
-    if not isinstance(given, str) or given not in known:
-        raise UsageError(f"{argument} {given!r} is not one of {', '.join(known)}")
-    return given
-
-
-def _codes(argument: str, given: object) -> tuple[str, ...]:
-    """Codes or beginnings of codes; UsageError for one that no rule has."""
-    codes = (given,) if isinstance(given, str) else given
-    if not isinstance(codes, Iterable):
-        raise UsageError(f"{argument} is {given!r}: give a rule code or several, like ['STB101', 'STB3']")
-    from stabilize.passes import cancellation
-    from stabilize.passes.catalogue import CATALOGUE
-
-    known = {rule.code for rule in (*CATALOGUE, *cancellation.BEFORE_FAMILY, *cancellation.RULES)}
-    result: list[str] = []
-    for code in cast("Iterable[object]", codes):
-        if not isinstance(code, str) or not code or not any(rule.startswith(code) for rule in known):
-            beginnings = ", ".join(sorted({rule[:4] for rule in known}))
-            raise UsageError(f"{argument} {code!r} is no rule: codes begin with {beginnings}")
-        result.append(code)
-    return tuple(result)
-
-
-def _ranges(given: object) -> dict[str, tuple[float, float]]:
-    """Pairs of numbers by input name, in order; UsageError for anything else."""
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping):
-        raise UsageError(f"ranges is {given!r}: give a mapping from input names to (lowest, highest)")
-    result: dict[str, tuple[float, float]] = {}
-    for name, bounds in cast("Mapping[object, object]", given).items():
-        pair = tuple(cast("Sequence[object]", bounds)) if isinstance(bounds, (tuple, list)) else ()
-        match pair:
-            case (Real() as low, Real() as high) if isinstance(name, str) and low <= high:
-                result[name] = (float(low), float(high))
-            case _:
-                raise UsageError(f"ranges[{name!r}] is {bounds!r}: give (lowest, highest), two numbers")
-    return result
 
 
 def _check_names(request: Request, host: Host) -> None:
@@ -222,9 +194,9 @@ def _check_names(request: Request, host: Host) -> None:
 
 
 def open_host(
-    model: object, example_inputs: object = None, dynamic_shapes: object = None, rewrite: Rewrite | None = None
+    model: object, example_inputs: object = None, dynamic_shapes: object = None, later: _Later | None = None
 ) -> Host:
-    """Read `model` with the frontend of its kind. `rewrite`: for what a module captures later."""
+    """Read `model` with the frontend of its kind. `later`: for what a module captures later."""
     from stabilize.frontends.onnx import is_onnx, open_onnx
 
     if _is_path(model) or is_onnx(model):
@@ -239,7 +211,9 @@ def open_host(
     if isinstance(model, torch.fx.GraphModule):
         return open_graph_module(model, example_inputs)
     if isinstance(model, torch.nn.Module):
-        return open_module(model, example_inputs, dynamic_shapes, rewrite)
+        if later is None:
+            return open_module(model, example_inputs, dynamic_shapes)
+        return open_module(model, example_inputs, dynamic_shapes, later.rewrite, later.compile)
     raise ModelError(
         f"cannot read a {type(model).__module__}.{type(model).__qualname__}: pass an nn.Module, GraphModule, "
         "ExportedProgram, onnx.ModelProto, onnx_ir.Model or the path of a .onnx file"

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import io
-import logging
 import os
 import re
 import sys
 import traceback
 import zipfile
 import zlib
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias, TypeVar, cast, final
@@ -87,6 +83,7 @@ def _from_factory(text: str) -> Subject:
     """Call `package.module:factory` and export what it returns, in the mode (train or eval) that it is in."""
     import torch
 
+    from stabilize.frontends.fx_capture import silence
     from stabilize.frontends.fx_inputs import split_inputs
 
     result = _users_code(f"{text} failed", lambda: _factory(text)())
@@ -94,7 +91,7 @@ def _from_factory(text: str) -> Subject:
     if not isinstance(module, torch.nn.Module):
         raise ModelError(f"{text}: must return (torch.nn.Module, example_inputs), not {_kind(result)}")
     args, kwargs = split_inputs(example_inputs)
-    with _silence():
+    with silence():
         program = _users_code(
             f"{text}: torch.export cannot capture the module", lambda: torch.export.export(module, args, kwargs)
         )
@@ -125,18 +122,6 @@ def _users_code(what: str, run: Callable[[], _T]) -> _T:
         place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
         message = next(iter(str(error).strip().splitlines()), "")
         raise ModelError(f"{what}: {type(error).__name__}: {message}{place}") from error
-
-
-@contextmanager
-def _silence() -> Generator[None]:
-    """Without what torch logs and prints while it captures: what matters of it is in the error it raises."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
 
 
 def _is_pair(value: object) -> bool:

@@ -24,7 +24,6 @@ class ModelError(StabilizeError):
     """The model, its file or its example inputs cannot be used as they are."""
 
 
-@final
 class UsageError(StabilizeError):
     """An argument of the API or of the command line is wrong."""
 

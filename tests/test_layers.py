@@ -26,6 +26,8 @@ ALLOWED: dict[str, set[str]] = {
     "codegen": {"errors", "formats", "graph"},
     "pipeline": {"errors", "formats", "graph", "report", "frontends", "passes", "verify"},
     "certification": {"errors", "formats", "graph", "frontends", "verify"},
+    "request": {"errors", "passes", "pipeline"},
+    "dynamo": {"errors", "report", "frontends", "pipeline", "request"},
     "api": {
         "errors",
         "collector",
@@ -38,6 +40,8 @@ ALLOWED: dict[str, set[str]] = {
         "codegen",
         "pipeline",
         "certification",
+        "request",
+        "dynamo",
     },
     "arguments": {"errors", "report", "frontends", "api"},
     "cli": {"errors", "report", "api", "arguments", "stabilize"},

@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 from stabilize.errors import ModelError
 from stabilize.frontends.fx_hosts import ExportedHost, GraphModuleHost
 from stabilize.frontends.fx_inputs import split_inputs
-from stabilize.frontends.fx_module import ModuleHost, Rewrite, rewritten
+from stabilize.frontends.fx_module import Compile, Later, ModuleHost, Rewrite, rewritten
 
 
 def open_exported(exported: ExportedProgram) -> ExportedHost:
@@ -31,22 +31,28 @@ def open_graph_module(module: fx.GraphModule, example_inputs: object = None) -> 
 
 
 def open_module(
-    module: nn.Module, example_inputs: object, dynamic_shapes: object = None, rewrite: Rewrite | None = None
+    module: nn.Module,
+    example_inputs: object,
+    dynamic_shapes: object = None,
+    rewrite: Rewrite | None = None,
+    compile: Compile | None = None,
 ) -> ModuleHost:
     """A module, exported now for `example_inputs`; its rewritten form is an nn.Module over the same parameters.
 
     dynamic_shapes: as torch.export.export takes it. rewrite: for calls of another kind, which are captured when they
-    come. ModelError when the module cannot be exported.
+    come. compile: for those of them that torch.export cannot capture. ModelError when the module cannot be exported.
     """
     if example_inputs is None:
         raise ModelError("capturing a module needs example_inputs")
     args, keywords = split_inputs(example_inputs)
-    return ModuleHost(module, args, keywords, dynamic_shapes, rewrite)
+    return ModuleHost(module, args, keywords, Later(rewrite, compile, dynamic_shapes))
 
 
-def open_lazily(module: nn.Module, rewrite: Rewrite, dynamic_shapes: object = None) -> nn.Module:
+def open_lazily(
+    module: nn.Module, rewrite: Rewrite, dynamic_shapes: object = None, compile: Compile | None = None
+) -> nn.Module:
     """A module that is captured and rewritten at its first call, like torch.compile."""
-    return rewritten(module, [], rewrite, dynamic_shapes)
+    return rewritten(module, [], Later(rewrite, compile, dynamic_shapes))
 
 
 __all__ = [

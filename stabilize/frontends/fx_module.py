@@ -1,28 +1,46 @@
 """nn.Module hosts. The rewritten module is an instance of the user's class over the user's tensors.
 
 What is captured is one call: its mode (train/eval of every submodule), dtypes, devices, shapes (symbolic where
-`dynamic_shapes` says so). `forward` runs the captured program on the current parameters. A call of another kind
-(after `.eval()`, `.half()`, `.to(device)`, with another static shape) is captured and rewritten anew when a
-`rewrite` function was given, up to a limit; sizes that changed between captures become symbolic. Otherwise, or when
-that capture fails, the call runs the user's own forward, with a warning: right, but not rewritten.
+`dynamic_shapes` says so, where they changed between captures, or where the tracer around the call asks for it).
+`forward` runs the captured program on the current parameters. A call of another kind (after `.eval()`, `.half()`,
+`.to(device)`, with another static shape) is captured and rewritten anew, up to a limit. What torch.export cannot
+capture (branches on data, custom autograd functions, hooks inside the module, checkpointing) is left to torch.compile,
+with graph breaks where it needs them.
+
+torch.compile, torch.export, torch.jit.trace and torch.func see the operators of the rewritten program.
 """
 
 from __future__ import annotations
 
 import copy
+import copyreg
+import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias, cast, final
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, cast, final
 
 import torch
 from torch import nn
-from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from stabilize.errors import ModelError
-from stabilize.frontends.fx_capture import backward_hooks, distinct, gradients_watched
+from stabilize.frontends.fx_capture import Call, apart, export
 from stabilize.frontends.fx_hosts import ExportedHost
 from stabilize.frontends.fx_share import share_module
+from stabilize.frontends.fx_tracers import (
+    OpenAxes,
+    Structure,
+    Untraced,
+    flat,
+    is_traced,
+    open_axes,
+    positional,
+    positional_names,
+    structure,
+    unflat,
+    while_dynamo_compiles,
+)
 from stabilize.frontends.fx_variant import Variant, changed_axes
 from stabilize.graph.host import Host
 from stabilize.graph.value import Value
@@ -34,38 +52,29 @@ VARIANT_LIMIT = 8
 Rewrite: TypeAlias = "Callable[[ExportedHost], ExportedHost]"
 """What is done to a newly captured variant."""
 
-
-def export(
-    module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], dynamic_shapes: object = None
-) -> ExportedProgram:
-    """Pre-dispatch ATen of one call; ModelError with PyTorch's reason when the module cannot be exported."""
-    name = type(module).__name__
-    try:
-        with _autocast_off(), gradients_watched() as watched:
-            exported = torch.export.export(
-                module, cast("tuple[Any, ...]", args), dict(kwargs), dynamic_shapes=cast(Any, dynamic_shapes)
-            )
-    except Exception as error:
-        first = str(error).strip().splitlines()
-        reason = first[0] if first else type(error).__name__
-        raise ModelError(f"torch.export cannot capture {name}: {reason}") from error
-    changed = [*watched, *backward_hooks(module)]
-    if changed:
-        raise ModelError(
-            f"{name} changes its gradients by {changed[0]}, which a captured graph would lose: "
-            "write it with differentiable operators, or optimize the modules around it"
-        )
-    return exported
+Forward: TypeAlias = "Callable[..., object]"
 
 
-def _autocast_off() -> torch.autocast:
-    """Capture what the module says; autocast, when it is on at the call, acts on the captured operators again."""
-    return torch.autocast("cpu", enabled=False)
+class Compile(Protocol):
+    """Makes of a forward that torch.export cannot capture one that is captured and rewritten piece by piece."""
+
+    def __call__(self, forward: Forward, /) -> Forward: ...
+
+
+@final
+@dataclass(frozen=True)
+class Later:
+    """What happens to calls that nothing was captured for: they are exported and rewritten; where that cannot be,
+    compiled. dynamic_shapes: as torch.export.export takes it."""
+
+    rewrite: Rewrite | None = None
+    compile: Compile | None = None
+    dynamic_shapes: object = None
 
 
 @final
 class ModuleHost:
-    """A module captured for one call. `rewrite`: what its rewritten form does to calls of another kind."""
+    """A module captured for one call. later: what its rewritten form does to calls of another kind."""
 
     kind = "fx"
 
@@ -74,14 +83,13 @@ class ModuleHost:
         module: nn.Module,
         args: tuple[object, ...],
         kwargs: Mapping[str, object],
-        dynamic_shapes: object = None,
-        rewrite: Rewrite | None = None,
+        later: Later,
     ) -> None:
         self.module = module
-        self.dynamic_shapes = dynamic_shapes
-        self.rewrite = rewrite
-        args, kwargs = distinct(module, args, kwargs)
-        self.captured = self.inner = ExportedHost(export(module, args, kwargs, dynamic_shapes))
+        self.later = later
+        args, kwargs = positional(positional_names(type(module)), args, kwargs)
+        call = Call(args, kwargs, shapes=later.dynamic_shapes)
+        self.captured = self.inner = ExportedHost(export(module, call))
 
     @property
     def view(self) -> View:
@@ -114,27 +122,39 @@ class ModuleHost:
         """A module that shares every tensor; the very same module when nothing was replaced."""
         if self.inner is self.captured:
             return self.module
-        return rewritten(self.module, [Variant(self.inner.exported, self.module)], self.rewrite, self.dynamic_shapes)
+        return rewritten(self.module, [Variant(self.inner.exported, self.module)], self.later)
 
 
-def rewritten(
-    module: nn.Module, variants: Sequence[Variant], rewrite: Rewrite | None, dynamic_shapes: object = None
-) -> nn.Module:
-    """An instance of the module's class that runs captured variants, and captures more with `rewrite`."""
-    shared = share_module(module)
-    original = type(module)
-    shared.__dict__["_rewritten"] = _Capture(original, list(variants), rewrite, dynamic_shapes)
-    shared.__class__ = _subclass(original)
-    return shared
+# --- the class --------------------------------------------------------------------------------------------------------
 
 
 class RewrittenModule(nn.Module):
-    """Mixed into the user's class: `forward` runs the rewritten program."""
+    """Mixed into the user's class, whose `forward` then runs the rewritten program."""
 
     _rewritten: _Capture
 
-    def forward(self, *args: object, **kwargs: object) -> object:
-        return self._rewritten.call(self, args, kwargs)
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """The class is made at run time: pickles hold the user's."""
+        made, arguments, *rest = cast("tuple[Any, ...]", super().__reduce_ex__(protocol))
+        if made is cast(Any, copyreg).__newobj__:
+            made, arguments = _new, (self._rewritten.original, *arguments[1:])
+        return made, arguments, *rest
+
+
+def _new(original: type[nn.Module], *arguments: Any) -> nn.Module:
+    """An empty instance of the rewritten twin of a class, to be filled by pickle or copy."""
+    twin = _subclass(original)
+    return twin.__new__(twin, *arguments)
+
+
+def rewritten(module: nn.Module, variants: Sequence[Variant], later: Later) -> nn.Module:
+    """An instance of the module's class that runs captured variants, and captures more as `later` says."""
+    shared = share_module(module)
+    previous = cast("_Capture | None", module.__dict__.get("_rewritten"))
+    original = previous.original if previous is not None else type(module)
+    shared.__dict__["_rewritten"] = _Capture(original, list(variants), later, previous)
+    shared.__class__ = _subclass(original)
+    return shared
 
 
 _SUBCLASSES: dict[type[nn.Module], type[nn.Module]] = {}
@@ -143,70 +163,139 @@ _SUBCLASSES: dict[type[nn.Module], type[nn.Module]] = {}
 def _subclass(original: type[nn.Module]) -> type[nn.Module]:
     """The rewritten twin of a module class (one per class)."""
     if original not in _SUBCLASSES:
-        names = {"__module__": original.__module__, "__doc__": original.__doc__}
-        _SUBCLASSES[original] = type(f"Stabilized{original.__name__}", (RewrittenModule, original), names)
+
+        def forward(self: RewrittenModule, /, *args: object, **kwargs: object) -> object:
+            return self._rewritten.call(self, args, kwargs)  # pyright: ignore[reportPrivateUsage]
+
+        forward.__doc__ = original.forward.__doc__
+        cast(Any, forward).__signature__ = inspect.signature(original.forward)
+        members = {"__module__": original.__module__, "__doc__": original.__doc__, "forward": forward}
+        _SUBCLASSES[original] = type(f"Stabilized{original.__name__}", (RewrittenModule, original), members)
     return _SUBCLASSES[original]
+
+
+# --- calls ------------------------------------------------------------------------------------------------------------
 
 
 @final
 class _Capture:
-    """The variants of one rewritten module, and how to get more."""
+    """The variants of one rewritten module, and how to get more. previous: of the module that was rewritten, if it was
+    a rewritten one itself."""
 
     def __init__(
-        self, original: type[nn.Module], variants: list[Variant], rewrite: Rewrite | None, dynamic_shapes: object
+        self, original: type[nn.Module], variants: list[Variant], later: Later, previous: _Capture | None
     ) -> None:
-        self.original = original
-        self.variants = variants
-        self.rewrite = rewrite
-        self.dynamic_shapes = dynamic_shapes
+        self.original, self.variants, self.later, self.previous = original, variants, later, previous
+        self.names = positional_names(original)
+        self.refused: str | None = None
+        self.compiled: Forward | None = None
         self.warned = False
 
-    def call(self, module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
-        for variant in self.variants:
-            if variant.accepts(module, args, kwargs):
-                return variant.run(module, args, kwargs)
-        made = self.capture(module, args, kwargs)
-        if made is not None:
-            return made.run(module, args, kwargs)
+    def __deepcopy__(self, memo: dict[int, object]) -> _Capture:
+        return _Capture(self.original, list(self.variants), self.later, copy.deepcopy(self.previous, memo))
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "compiled": None}
+
+    def call(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
+        args, kwargs = positional(self.names, args, kwargs)
+        if torch.compiler.is_dynamo_compiling():
+            leaves = (*flat(args), *flat(kwargs))
+            symbolic = tuple(open_axes(leaf) for leaf in leaves)
+            found = self.choose(module, symbolic, structure(args), structure(kwargs), *leaves)
+            if found >= 0 and self.variants[found].accepts(module, args, kwargs):
+                return self.variants[found].run(module, args, kwargs)
+            return self.as_written(module, args, kwargs)
+        with Untraced():
+            symbolic = tuple(open_axes(leaf) for leaf in pytree.tree_leaves((args, kwargs)))
+            variant = self.find(module, args, kwargs, symbolic)
+        if variant is not None:
+            return variant.run(module, args, kwargs)
+        if self.later.compile is None or is_traced():
+            self.warn()
+            return self.as_written(module, args, kwargs)
+        if self.compiled is None:
+            self.compiled = self.later.compile(self.as_written)
+        return self.compiled(module, args, kwargs)
+
+    def as_written(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
+        """What the module did before it was rewritten."""
+        if self.previous is not None:
+            return self.previous.call(module, args, kwargs)
         return self.original.forward(module, *args, **kwargs)
 
-    def capture(self, module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Variant | None:
-        """A new variant for a call that none was made for; None, with one warning, when there cannot be one."""
-        if self.rewrite is None:
-            self.warn("it was captured for another mode, dtype, device or shape")
+    # --- choosing a variant -----------------------------------------------------------------------------------
+
+    @while_dynamo_compiles
+    def choose(self, module: nn.Module, symbolic: OpenAxes, args: Structure, kwargs: Structure, *leaves: object) -> int:
+        """Which variant a call that Dynamo traces runs, captured if need be; −1: none. Called while it compiles; what
+        the choice depends on is checked again in what it traces, so that its guards watch over it."""
+        rest = iter(leaves)
+        given, named = cast("tuple[object, ...]", unflat(args, rest)), cast("dict[str, object]", unflat(kwargs, rest))
+        variant = self.find(module, given, named, symbolic)
+        if variant is None:
+            self.warn()
+        return -1 if variant is None else self.variants.index(variant)
+
+    def find(
+        self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], symbolic: OpenAxes
+    ) -> Variant | None:
+        """A variant for this call, captured now if there is none; None when there cannot be one."""
+        wanted = {i: set(axes) for i, axes in enumerate(symbolic) if axes}
+        for variant in self.variants:
+            if variant.is_symbolic(wanted) and variant.accepts(module, args, kwargs):
+                return variant
+        return self.capture(module, args, kwargs, wanted)
+
+    def capture(
+        self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], symbolic: dict[int, set[int]]
+    ) -> Variant | None:
+        """A new variant for a call that none was made for; `refused` says why there is none."""
+        if self.later.rewrite is None:
+            self.refused = "it was captured for another mode, dtype, device or shape"
+        elif len(self.variants) >= VARIANT_LIMIT:
+            self.refused = f"{VARIANT_LIMIT} variants were captured already"
+        if self.refused is not None or self.later.rewrite is None:
             return None
-        if len(self.variants) >= VARIANT_LIMIT:
-            self.warn(f"{VARIANT_LIMIT} variants were captured already")
-            return None
-        plain = share_module(module)
-        plain.__class__ = self.original
-        plain.__dict__.pop("_rewritten")
+        rewrite, plain, calls = self.later.rewrite, self.plain(module), self.calls(args, kwargs, symbolic)
         try:
-            host = self.open(plain, args, kwargs)
-            exported = self.rewrite(host.inner).exported
+            self.variants.append(apart(lambda: Variant(rewrite(_first_that_exports(plain, calls)).exported, module)))
         except ModelError as error:
-            self.warn(str(error))
+            self.refused = str(error)
             return None
-        self.variants.append(Variant(exported, module))
         return self.variants[-1]
 
-    def open(self, module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> ModuleHost:
-        """Capture a call, with sizes that changed since earlier captures as symbols where the module allows it."""
-        args, kwargs = distinct(module, args, kwargs)
-        leaves = pytree.tree_leaves((args, dict(kwargs)))
-        changed = {} if self.dynamic_shapes is not None else changed_axes(self.variants, leaves)
-        if changed:
-            shapes = cast(Any, torch.export.ShapesCollection)()
-            for i, axes in changed.items():
-                shapes[leaves[i]] = dict.fromkeys(axes, torch.export.Dim.AUTO)
-            try:
-                return ModuleHost(module, args, kwargs, shapes)
-            except ModelError:
-                pass  # the module needs its sizes; the capture below is for this one
-        return ModuleHost(module, args, kwargs, self.dynamic_shapes)
+    def plain(self, module: nn.Module) -> nn.Module:
+        """A copy of the module as it was before it was rewritten."""
+        plain = share_module(module)
+        if self.previous is None:
+            plain.__class__ = self.original
+            del plain.__dict__["_rewritten"]
+        else:
+            plain.__dict__["_rewritten"] = self.previous
+        return plain
 
-    def warn(self, reason: str) -> None:
+    def calls(self, args: tuple[object, ...], kwargs: dict[str, object], symbolic: dict[int, set[int]]) -> list[Call]:
+        """What to capture for a call, the most general first: with sizes that changed since earlier captures as symbols
+        where the module allows it."""
+        if self.later.dynamic_shapes is not None and not symbolic:
+            return [Call(args, kwargs, shapes=self.later.dynamic_shapes)]
+        for i, axes in changed_axes(self.variants, pytree.tree_leaves((args, kwargs))).items():
+            symbolic.setdefault(i, set()).update(axes)
+        return [*([Call(args, kwargs, symbolic)] if symbolic else []), Call(args, kwargs)]
+
+    def warn(self) -> None:
         if not self.warned:
             self.warned = True
             name = self.original.__name__
-            warnings.warn(f"{name} runs as written, not as rewritten, for this call: {reason}", stacklevel=6)
+            warnings.warn(f"{name} runs as written, not as rewritten, for this call: {self.refused}", stacklevel=6)
+
+
+def _first_that_exports(module: nn.Module, calls: Sequence[Call]) -> ExportedHost:
+    """The first of these captures that can be made; ModelError of the last."""
+    for call in calls[:-1]:
+        try:
+            return ExportedHost(export(module, call))
+        except ModelError:
+            continue  # the module needs its sizes; the next one has them
+    return ExportedHost(export(module, calls[-1]))

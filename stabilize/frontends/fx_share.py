@@ -13,11 +13,16 @@ _GRAPH_STATE = ("_graph", "_code", "_lineno_map", "_prologue_start", "_co_fields
 
 
 def copy_graph(graph: fx.Graph) -> fx.Graph:
-    """A copy with the names of the original, also where they shadow a builtin (`input`), which FX would rename."""
+    """A copy with the names of the original, also where they shadow a builtin (`input`), which FX would rename.
+
+    What others noted on nodes is kept: Dynamo writes down where an input comes from (`_dynamo_source`).
+    """
     result = copy.deepcopy(graph)
     for node, original in zip(result.nodes, graph.nodes, strict=True):
         if node.name != original.name:
             node.name = original.name
+        for key, value in original.__dict__.items():
+            node.__dict__.setdefault(key, value)
     return result
 
 

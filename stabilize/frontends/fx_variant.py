@@ -1,9 +1,14 @@
-"""One captured variant of a module: an exported program that runs on the module's current tensors."""
+"""One captured variant of a module: an exported program that runs on the module's current tensors.
+
+Everything here runs inside `forward`, so torch.compile, torch.export and torch.jit.trace trace through it: plain loops
+over plain data, and no object of the capture but its graph.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self, cast, final
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Self, TypeAlias, cast, final
 
 import torch
 from torch import nn
@@ -12,38 +17,57 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from stabilize.errors import ModelError
-from stabilize.frontends.fx_types import attribute, expression_of, fake_of, range_constraints_of
+from stabilize.frontends.fx_sizes import Sizes
+from stabilize.frontends.fx_types import fake_of, range_constraints_of
+
+Path: TypeAlias = "tuple[str, ...]"
+Kind: TypeAlias = "tuple[torch.dtype, torch.device] | None"
+"""What a tensor must be; None for an integer that is a symbol."""
 
 _STATE = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR, InputKind.CUSTOM_OBJ)
-
-
 _PLAIN = (bool, int, float, str, type(None), torch.Tensor)
+_MISSING: Final = "<missing>"
 
 
-def settings(module: nn.Module) -> list[tuple[int, str, object]]:
-    """What a forward may read besides state: (number of the submodule, attribute, value).
+def settings(module: nn.Module) -> tuple[tuple[Path, tuple[tuple[str, object], ...]], ...]:
+    """What a forward may read besides state, by submodule: train/eval switches, numbers, strings, and tensors that are
+    not registered. Other objects are not followed."""
+    tree: Any = module
+    found: list[tuple[Path, tuple[tuple[str, object], ...]]] = []
+    for dotted, part in tree.named_modules():
+        attributes = cast("dict[str, object]", part.__dict__)
+        plain = ((k, v) for k, v in attributes.items() if isinstance(v, _PLAIN) and not k.startswith("_"))
+        found.append((_path(dotted), tuple(plain)))
+    return tuple(found)
 
-    Train/eval switches, numbers, strings, and tensors that are not registered. Other objects are not followed.
-    """
-    return [
-        (i, name, value)
-        for i, part in enumerate(module.modules())
-        for name, value in part.__dict__.items()
-        if isinstance(value, _PLAIN) and not name.startswith("_")
-    ]
 
-
-def has_settings(module: nn.Module, wanted: Sequence[tuple[int, str, object]]) -> bool:
-    """Whether the attributes are what they were; tensors are compared by identity."""
-    tables = [m.__dict__ for m in module.modules()]
-    for i, name, value in wanted:
-        now = tables[i].get(name, _MISSING) if i < len(tables) else _MISSING
-        if now is not value and (isinstance(value, torch.Tensor) or type(now) is not type(value) or now != value):
+def has_settings(module: nn.Module, wanted: Sequence[tuple[Path, Sequence[tuple[str, object]]]]) -> bool:
+    """Whether the attributes are what they were, tensors by identity, and no submodule has hooks, which a program
+    would not call."""
+    for path, attributes in wanted:
+        part: Any = attribute(module, path)
+        if path and (len(part._forward_hooks) or len(part._forward_pre_hooks)):
             return False
+        for name, value in attributes:
+            now = getattr(part, name, _MISSING)
+            if isinstance(value, torch.Tensor):
+                if now is not value:
+                    return False
+            elif type(now) is not type(value) or now != value:
+                return False
     return True
 
 
-_MISSING = object()
+def attribute(module: nn.Module, path: Path) -> object:
+    """The attribute that a path of names leads to."""
+    value: object = module
+    for name in path:
+        value = getattr(value, name)
+    return value
+
+
+def _path(dotted: str) -> Path:
+    return tuple(dotted.split(".")) if dotted else ()
 
 
 @final
@@ -54,102 +78,147 @@ class Variant:
     """
 
     def __init__(self, exported: ExportedProgram, module: nn.Module) -> None:
-        self._exported = exported
-        self._graph = exported.graph_module
-        self._settings = settings(module)
-        self._in_spec = cast(pytree.TreeSpec, exported.call_spec.in_spec)
-        self._out_spec = cast(pytree.TreeSpec, exported.call_spec.out_spec)
-        placeholders = {n.name: fake_of(n) for n in self._graph.graph.nodes if n.op == "placeholder"}
-        specs = exported.graph_signature.input_specs
         if any(o.kind is not OutputKind.USER_OUTPUT for o in exported.graph_signature.output_specs):
             raise ModelError("the exported program returns mutations; export it without decompositions")
-        self._lookups = [self._lookup(s.kind, s.target, s.persistent) for s in specs]
-        self._state = [
-            (s.target, placeholders[s.arg.name]) for s in specs if s.kind in (InputKind.PARAMETER, InputKind.BUFFER)
-        ]
-        self._user: list[object] = [
-            s.arg.value if isinstance(s.arg, ConstantArgument) else placeholders[s.arg.name]
+        self._program = _without_state(exported)
+        self._settings = settings(module)
+        self._bind()
+
+    def _bind(self) -> None:
+        """What a call needs, from the program."""
+        exported = self._program
+        self._graph = exported.graph_module
+        fakes = {n.name: fake_of(n) for n in self._graph.graph.nodes if n.op == "placeholder"}
+        specs = exported.graph_signature.input_specs
+        self._in_spec = cast(pytree.TreeSpec, exported.call_spec.in_spec)
+        self._out_spec = cast(pytree.TreeSpec, exported.call_spec.out_spec)
+        self._keywords = tuple(cast("Sequence[str]", self._in_spec.child(1).context))
+        self.inputs: list[object] = [
+            s.arg.value if isinstance(s.arg, ConstantArgument) else fakes[s.arg.name]
             for s in specs
             if s.kind is InputKind.USER_INPUT
         ]
-
-        self._guards = _guards(self._user)
-        self._verdicts: dict[tuple[tuple[str, int], ...], bool] = {}
+        self._kinds = tuple(_kind(fake) for fake in self.inputs)
+        checked = [s for s in specs if s.kind in (InputKind.PARAMETER, InputKind.BUFFER)]
+        self._state = tuple((_path(str(s.target)), _kind(fakes[s.arg.name])) for s in checked)
+        self._constants = [exported.constants[str(s.target)] for s in specs if _is_constant(s.kind)]
+        self._order = tuple(_source(s.kind, s.target) for s in specs)
+        if "_sizes" not in self.__dict__:
+            self._sizes = Sizes([*(fakes[s.arg.name] for s in checked), *self.inputs], range_constraints_of(exported))
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         return self  # holds no tensors of the module
 
-    @property
-    def inputs(self) -> list[object]:
-        """The user's inputs as captured: fake tensors and constants, flattened."""
-        return self._user
+    def __getstate__(self) -> dict[str, object]:
+        file = io.BytesIO()
+        torch.export.save(self._program, file)
+        return {"program": file.getvalue(), "settings": self._settings, "sizes": self._sizes}
 
-    @property
-    def exported(self) -> ExportedProgram:
-        """The rewritten program itself."""
-        return self._exported
-
-    def _lookup(
-        self, kind: InputKind, target: str | None, persistent: bool | None
-    ) -> Callable[[nn.Module], object] | None:
-        """How to find an input that is not the user's: in the module, or among the program's constants."""
-        if kind not in _STATE or target is None:
-            return None
-        if kind in (InputKind.PARAMETER, InputKind.BUFFER):
-            return lambda module: attribute(module, target)
-        constant = self._exported.constants[target]
-        return lambda module: constant
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._program = torch.export.load(io.BytesIO(state["program"]))
+        self._settings, self._sizes = state["settings"], state["sizes"]
+        self._bind()
 
     # --- matching -------------------------------------------------------------------------------------------
 
     def leaves(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> list[object] | None:
         """The user's inputs in the program's order; None when their structure differs."""
-        names = cast("Sequence[str]", self._in_spec.child(1).context)
-        if set(kwargs) != set(names):
+        if len(kwargs) != len(self._keywords):
             return None
-        leaves, spec = pytree.tree_flatten((args, {name: kwargs[name] for name in names}))
-        return leaves if spec == self._in_spec else None
+        for name in self._keywords:
+            if name not in kwargs:
+                return None
+        leaves, spec = pytree.tree_flatten((args, {name: kwargs[name] for name in self._keywords}))
+        return leaves if spec == self._in_spec and len(leaves) == len(self._kinds) else None
 
     def accepts(self, module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bool:
         """Whether this variant was captured for a call like this one."""
-        if not has_settings(module, self._settings):
-            return False
         leaves = self.leaves(args, kwargs)
-        if leaves is None or len(leaves) != len(self._user):
+        if leaves is None or not has_settings(module, self._settings):
             return False
-        symbols: dict[Any, int] = {}
-        pairs = [(attribute(module, str(target)), fake) for target, fake in self._state]
-        pairs.extend(zip(leaves, self._user, strict=True))
-        return all(_alike(value, fake, symbols) for value, fake in pairs) and self._allows(symbols)
+        sizes: list[Any] = []
+        for path, kind in self._state:
+            value = attribute(module, path)
+            if not _alike(value, kind):
+                return False
+            sizes.append(cast(torch.Tensor, value).shape)
+        for value, kind, captured in zip(leaves, self._kinds, self.inputs, strict=True):
+            if kind is not None:
+                if not _alike(value, kind):
+                    return False
+                sizes.append(cast(torch.Tensor, value).shape)
+            elif isinstance(captured, torch.SymInt):
+                if type(value) is not int and not isinstance(value, torch.SymInt):
+                    return False
+                sizes.append(value)
+            elif type(value) is not type(captured) or value != captured:
+                return False
+            else:
+                sizes.append(value)
+        return self._sizes.fits(sizes)
 
-    def _allows(self, symbols: Mapping[Any, int]) -> bool:
-        """Whether sizes satisfy the ranges and the other conditions under which the program was captured."""
-        key = tuple(sorted((str(s), n) for s, n in symbols.items()))
-        if key not in self._verdicts:
-            held = all(guard.subs(symbols) != False for guard in self._guards)  # noqa: E712 (a symbolic truth value)
-            self._verdicts[key] = held and self._in_range(symbols)
-        return self._verdicts[key]
-
-    def _in_range(self, symbols: Mapping[Any, int]) -> bool:
-        constraints = range_constraints_of(self._exported)
-        return all(
-            s not in constraints or constraints[s].lower <= n <= constraints[s].upper for s, n in symbols.items()
-        )
+    def is_symbolic(self, wanted: Mapping[int, set[int]]) -> bool:
+        """Whether the sizes of these axes of these inputs (by number) are left open."""
+        static = self._sizes.static[len(self._state) :]
+        return not any(i < len(static) and static[i][axis] for i, axes in wanted.items() for axis in axes)
 
     # --- running --------------------------------------------------------------------------------------------
 
     def run(self, module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
-        user = iter(self.leaves(args, kwargs) or ())
-        flat = [next(user) if lookup is None else lookup(module) for lookup in self._lookups]
-        outputs = cast("tuple[object, ...]", self._graph(*flat))
-        return pytree.tree_unflatten(list(outputs), self._out_spec)
+        user, constant, flat = 0, 0, cast("list[object]", [])
+        leaves = self.leaves(args, kwargs) or []
+        for kind, path in self._order:
+            if kind == "state":
+                flat.append(attribute(module, path))
+            elif kind == "constant":
+                flat.append(self._constants[constant])
+                constant += 1
+            else:
+                flat.append(leaves[user] if kind == "user" else None)
+                user += kind == "user"
+        return pytree.tree_unflatten(list(self._graph(*flat)), self._out_spec)
 
 
-def _guards(fakes: Sequence[object]) -> list[Any]:
-    """Conditions on symbolic sizes (sympy expressions) that the capture relied on."""
-    sizes = [s for f in fakes if isinstance(f, torch.Tensor) for s in f.shape if isinstance(s, torch.SymInt)]
-    environment: Any = cast(Any, sizes[0]).node.shape_env if sizes else None
-    return [guard.expr for guard in environment.guards] if environment is not None else []
+def _kind(fake: object) -> Kind:
+    return (fake.dtype, fake.device) if isinstance(fake, torch.Tensor) else None
+
+
+def _alike(value: object, kind: Kind) -> bool:
+    return isinstance(value, torch.Tensor) and kind is not None and value.dtype == kind[0] and value.device == kind[1]
+
+
+def _is_constant(kind: InputKind) -> bool:
+    return kind in (InputKind.CONSTANT_TENSOR, InputKind.CUSTOM_OBJ)
+
+
+def _source(kind: InputKind, target: str | None) -> tuple[str, Path]:
+    """Where an input of the program comes from: the user, the state of the module, the constants, or nowhere."""
+    if kind is InputKind.USER_INPUT:
+        return "user", ()
+    if kind not in _STATE or target is None:
+        return "nothing", ()
+    return ("constant", ()) if _is_constant(kind) else ("state", _path(target))
+
+
+def _without_state(exported: ExportedProgram) -> ExportedProgram:
+    """The program with the shapes of its parameters only: a variant must not keep tensors that the module gave up."""
+
+    def shape(tensor: torch.Tensor) -> torch.Tensor:
+        empty = torch.empty_like(tensor, device="meta")
+        if isinstance(tensor, nn.Parameter):
+            return nn.Parameter(empty, requires_grad=tensor.requires_grad)
+        return empty
+
+    return ExportedProgram(
+        root=exported.graph_module,
+        graph=exported.graph_module.graph,
+        graph_signature=exported.graph_signature,
+        state_dict={name: shape(tensor) for name, tensor in exported.state_dict.items()},
+        range_constraints=range_constraints_of(exported),
+        module_call_graph=exported.module_call_graph,
+        constants=exported.constants,
+        verifiers=exported.verifiers,
+    )
 
 
 def changed_axes(variants: Sequence[Variant], leaves: Sequence[object]) -> dict[int, set[int]]:
@@ -160,30 +229,6 @@ def changed_axes(variants: Sequence[Variant], leaves: Sequence[object]) -> dict[
             if not isinstance(value, torch.Tensor) or not isinstance(fake, torch.Tensor) or value.dim() != fake.dim():
                 continue
             for axis, (size, expected) in enumerate(zip(value.shape, fake.shape, strict=True)):
-                if isinstance(expected, torch.SymInt) or size != expected:
+                if isinstance(size, torch.SymInt) or isinstance(expected, torch.SymInt) or size != expected:
                     changed.setdefault(i, set()).add(axis)
     return changed
-
-
-def _alike(value: object, fake: object, symbols: dict[Any, int]) -> bool:
-    """Whether an actual input is of the type and shape that was captured; binds symbolic sizes."""
-    if isinstance(fake, torch.Tensor):
-        if not isinstance(value, torch.Tensor) or value.dtype != fake.dtype or value.device != fake.device:
-            return False
-        return len(value.shape) == len(fake.shape) and all(
-            _size_fits(a, b, symbols) for a, b in zip(value.shape, fake.shape, strict=True)
-        )
-    if isinstance(fake, torch.SymInt):
-        return isinstance(value, int) and _size_fits(value, fake, symbols)
-    return type(value) is type(fake) and value == fake
-
-
-def _size_fits(size: int, expected: int | torch.SymInt, symbols: dict[Any, int]) -> bool:
-    if not isinstance(expected, torch.SymInt):
-        return size == expected
-    expression = expression_of(expected)
-    if expression.is_Symbol:
-        return symbols.setdefault(expression, size) == size
-    # a size derived from others: they come first in the signature, or the size decides nothing
-    known = expression.subs(symbols)
-    return bool(known == size) if known.is_number else True

@@ -1,0 +1,66 @@
+"""The keywords of `optimize` as one checked `Request`; the same for every way to call it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
+from typing import Final, cast
+
+from stabilize.errors import UsageError
+from stabilize.pipeline import Request
+
+FORMS: Final = ("softmax", "collapse-free")
+ALLOWED: Final = ("exact", "approximate")
+
+
+def checked(form: object, allow: object, ranges: object, select: object, ignore: object, certify: object) -> Request:
+    """A request of these keywords of `optimize`; UsageError for a value that one of them does not take."""
+    return Request(
+        _one_of("form", form, FORMS),
+        _one_of("allow", allow, ALLOWED),
+        _ranges(ranges),
+        None if select is None else _codes("select", select),
+        () if ignore is None else _codes("ignore", ignore),
+        bool(certify),
+    )
+
+
+def _one_of(argument: str, given: object, known: tuple[str, ...]) -> str:
+    if not isinstance(given, str) or given not in known:
+        raise UsageError(f"{argument} {given!r} is not one of {', '.join(known)}")
+    return given
+
+
+def _codes(argument: str, given: object) -> tuple[str, ...]:
+    """Codes or beginnings of codes; UsageError for one that no rule has."""
+    codes = (given,) if isinstance(given, str) else given
+    if not isinstance(codes, Iterable):
+        raise UsageError(f"{argument} is {given!r}: give a rule code or several, like ['STB101', 'STB3']")
+    from stabilize.passes import cancellation
+    from stabilize.passes.catalogue import CATALOGUE
+
+    known = {rule.code for rule in (*CATALOGUE, *cancellation.BEFORE_FAMILY, *cancellation.RULES)}
+    result: list[str] = []
+    for code in cast("Iterable[object]", codes):
+        if not isinstance(code, str) or not code or not any(rule.startswith(code) for rule in known):
+            beginnings = ", ".join(sorted({rule[:4] for rule in known}))
+            raise UsageError(f"{argument} {code!r} is no rule: codes begin with {beginnings}")
+        result.append(code)
+    return tuple(result)
+
+
+def _ranges(given: object) -> dict[str, tuple[float, float]]:
+    """Pairs of numbers by input name, in order; UsageError for anything else."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise UsageError(f"ranges is {given!r}: give a mapping from input names to (lowest, highest)")
+    result: dict[str, tuple[float, float]] = {}
+    for name, bounds in cast("Mapping[object, object]", given).items():
+        pair = tuple(cast("Sequence[object]", bounds)) if isinstance(bounds, (tuple, list)) else ()
+        match pair:
+            case (Real() as low, Real() as high) if isinstance(name, str) and low <= high:
+                result[name] = (float(low), float(high))
+            case _:
+                raise UsageError(f"ranges[{name!r}] is {bounds!r}: give (lowest, highest), two numbers")
+    return result
