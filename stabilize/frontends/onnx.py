@@ -130,8 +130,7 @@ class OnnxHost:
         if functions:
             owned = self._model.clone()
             for label, model, inside in onnx_functions.taken_out(owned, self._reader):
-                if opset_of(model.graph) >= OLDEST_OPSET:
-                    found[label] = OnnxHost(model, None, f"{self.name}/{label}", inside)
+                found[label] = OnnxHost(model, None, f"{self.name}/{label}", inside)
         return dict(found)
 
     def with_bodies(self, bodies: Mapping[str, Host]) -> OnnxHost:

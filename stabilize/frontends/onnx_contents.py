@@ -1,8 +1,8 @@
 """Small arrays known before a run: what exporters compute with Shape, Gather and Concat to build shapes and scales.
 
 A node is folded in the dtype of its operands, with their shapes and all of them, or not at all: whatever is known here
-is what every runtime computes. Sizes may be symbols, in an int64 array of rank 0 or 1 only; symbols are moved around
-and never computed with. Floats are folded only where the result is exact.
+is what every runtime computes. Sizes may be symbols, in an int64 or int32 array of rank 0 or 1 only; symbols are moved
+around and never computed with. Floats are folded only where the result is exact.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from stabilize.graph.value import Dim
 #: More elements than a shape has: not worth following.
 LIMIT = 64
 
-#: The dtype of an int64 array that holds symbols.
+#: The dtype of an array that holds symbols; its metadata says which integers they are.
 SYMBOLIC = np.dtype(object)
+
+_TAGGED = {name: np.dtype(object, metadata={"dtype": name}) for name in ("int32", "int64")}
 
 
 def contents_of(call: Call) -> np.ndarray | None:
@@ -35,21 +37,35 @@ def contents_of(call: Call) -> np.ndarray | None:
         return None
     with np.errstate(all="ignore"):
         array = rule(call)
-    return _settled(array) if array.size <= LIMIT else None
+    if array.size > LIMIT:
+        return None
+    if array.dtype != SYMBOLIC:
+        return array
+    operands = (call.content(i) for i in range(len(call.args)))
+    untagged = array.dtype.metadata is None
+    moved = next((dtype_of(o) for o in operands if o is not None and o.dtype == SYMBOLIC), "int64")
+    return _settled(array, moved if untagged else dtype_of(array))
 
 
 def dtype_of(array: np.ndarray) -> str:
     """The dtype name of the view for an array of known contents."""
-    return "int64" if array.dtype == SYMBOLIC else DTYPES.get(ir.DataType.from_numpy(array.dtype), "other")
+    if array.dtype == SYMBOLIC:
+        return dict[str, str](array.dtype.metadata or {}).get("dtype", "int64")
+    return DTYPES.get(ir.DataType.from_numpy(array.dtype), "other")
 
 
-def _settled(array: np.ndarray) -> np.ndarray | None:
-    """An array without symbols as int64; None for symbols in a matrix."""
-    if array.dtype != SYMBOLIC:
-        return array
+def _symbolic(array: np.ndarray, dtype: str) -> np.ndarray:
+    """A copy of `array` whose symbols are of `dtype`."""
+    result = np.empty(array.shape, _TAGGED[dtype])
+    result[...] = array
+    return result
+
+
+def _settled(array: np.ndarray, dtype: str) -> np.ndarray | None:
+    """An array without symbols in `dtype`; None for symbols in a matrix."""
     if all(isinstance(e, int) for e in array.reshape(-1).tolist()):
-        return array.astype(np.int64)
-    return array if array.ndim <= 1 else None
+        return array.astype(numpy_dtype(dtype))
+    return _symbolic(array, dtype) if array.ndim <= 1 else None
 
 
 def _operand(call: Call, index: int) -> np.ndarray:
@@ -163,6 +179,8 @@ def _cast(call: Call) -> np.ndarray:
     array = _operand(call, 0)
     if dtype == dtype_of(array):
         return array
+    if array.dtype == SYMBOLIC and dtype in _TAGGED:
+        return _symbolic(array, dtype)  # a size that int32 does not hold is no size of a model that computes in it
     if dtype == "other" or array.dtype == SYMBOLIC:
         raise Refused("symbols, or a dtype outside the vocabulary")
     if dtype == "bool":

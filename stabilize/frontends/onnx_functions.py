@@ -7,23 +7,30 @@ depends on one is opaque. A function is rewritten once, its calls stay.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeAlias
 
 import onnx_ir as ir
 
+from stabilize.frontends import onnx_bodies
+from stabilize.frontends.onnx import OLDEST_OPSET, opset_of
 from stabilize.frontends.onnx_bodies import Inside, called
 from stabilize.frontends.onnx_emitter import Names
 from stabilize.frontends.onnx_infer import inferred
 from stabilize.frontends.onnx_patch import taken_names
 from stabilize.frontends.onnx_read import Reader
 
-Stated = tuple[ir.TypeProtocol | None, ir.Shape | None]
+Stated: TypeAlias = tuple[ir.TypeProtocol | None, ir.Shape | None]
+_Calls: TypeAlias = dict[ir.OperatorIdentifier, list[list[Stated]]]
 
 
 def taken_out(model: ir.Model, outer: Reader) -> Iterator[tuple[str, ir.Model, Inside]]:
-    """The functions of `model`, which is used up, callers first. outer: has read a copy of it."""
-    calls: dict[ir.OperatorIdentifier, list[list[Stated]]] = {}
-    _note(outer.model.graph.all_nodes(), model, calls, outer)
+    """The functions of `model`, which is used up, callers first. outer: has read a copy of it.
+
+    Those of an opset that is not read are not among them.
+    """
+    calls: _Calls = {}
+    _note(model, outer, calls)
     for function in _callers_first(model):
         identifier = function.identifier()
         if identifier not in calls:
@@ -33,7 +40,12 @@ def taken_out(model: ir.Model, outer: Reader) -> Iterator[tuple[str, ir.Model, I
             value.type, value.shape = stated
         others = [f for f in called(graph, model) if f is not function]
         lifted = ir.Model(graph, ir_version=model.ir_version, functions=others)
-        _note(inferred(lifted).graph.all_nodes(), model, calls)
+        if opset_of(graph) < OLDEST_OPSET:
+            _add(inferred(lifted).graph.all_nodes(), model, calls, lambda value: (value.type, value.shape))
+            continue
+        reader = Reader(lifted, opset_of(graph))
+        reader.read()
+        _note(lifted, reader, calls)
         yield label(identifier), lifted, Inside(Names(taken_names(graph)), function=True)
 
 
@@ -75,19 +87,23 @@ def _callers_first(model: ir.Model) -> list[ir.Function]:
     return list(reversed(done.values()))
 
 
-def _note(
-    nodes: Iterable[ir.Node],
-    model: ir.Model,
-    calls: dict[ir.OperatorIdentifier, list[list[Stated]]],
-    reader: Reader | None = None,
-) -> None:
-    """Add what is passed by those of `nodes` that call a function."""
+def _note(model: ir.Model, reader: Reader, calls: _Calls) -> None:
+    """Add what `model`, which `reader` has read, passes to functions, in its main graph and inside it."""
+    functions = reader.model.functions
+    _add(reader.model.graph, reader.model, calls, reader.stated)
+    if not any(node.op_identifier() in functions for graph in model.graph.subgraphs() for node in graph):
+        return
+    for _, body, inside in onnx_bodies.taken_out(model.clone(), reader, Names(())):
+        within = Reader(body, reader.opset, inside.sizes)
+        within.read()
+        _note(body, within, calls)
+
+
+def _add(nodes: Iterable[ir.Node], model: ir.Model, calls: _Calls, stated: Callable[[ir.Value], Stated]) -> None:
+    """Add what those of `nodes` pass that call a function of `model`."""
     for node in nodes:
         if node.op_identifier() in model.functions:
-            passed: list[Stated] = [
-                (None, None) if v is None else (v.type, v.shape) if reader is None else reader.stated(v)
-                for v in node.inputs
-            ]
+            passed = [(None, None) if value is None else stated(value) for value in node.inputs]
             calls.setdefault(node.op_identifier(), []).append(passed)
 
 

@@ -83,3 +83,14 @@ def optimized(proto: onnx.ModelProto) -> onnx.ModelProto:
     onnx.shape_inference.infer_shapes(fixed, strict_mode=True)
     assert stabilize.optimize(fixed).SerializeToString() == fixed.SerializeToString()
     return fixed
+
+
+def names_of(graph: onnx.GraphProto) -> list[str]:
+    """Every name that is given in the graph and inside it."""
+    names = [*(i.name for i in graph.input), *(t.name for t in graph.initializer)]
+    for node in graph.node:
+        names += [o for o in node.output if o]
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                names += names_of(attribute.g)
+    return names

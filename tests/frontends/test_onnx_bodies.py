@@ -9,7 +9,7 @@ import pytest
 
 import stabilize
 from stabilize.frontends.onnx import OnnxHost, open_onnx
-from tests.frontends.onnx_support import ROWS, close, model, op_types, optimized, run, softmax
+from tests.frontends.onnx_support import ROWS, close, model, names_of, op_types, optimized, run, softmax
 
 BRANCHES = """
 g (float[n, 4] x, bool c) => (float[n, 4] y) <int64[1] axes = {1}, float eps = {1.0}> {
@@ -81,17 +81,6 @@ def body(proto: onnx.ModelProto, *path: tuple[int, str]) -> onnx.GraphProto:
     for index, name in path:
         graph = next(a.g for a in graph.node[index].attribute if a.name == name)
     return graph
-
-
-def names_of(graph: onnx.GraphProto) -> list[str]:
-    """Every name that is given in the graph and inside it."""
-    names = [*(i.name for i in graph.input), *(t.name for t in graph.initializer)]
-    for node in graph.node:
-        names += [o for o in node.output if o]
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                names += names_of(attribute.g)
-    return names
 
 
 def test_both_branches_with_constants_from_outside() -> None:

@@ -13,6 +13,7 @@ from onnx.reference import ReferenceEvaluator
 
 import stabilize
 from stabilize.frontends.onnx import open_onnx
+from stabilize.frontends.onnx_contents import dtype_of
 from stabilize.frontends.onnx_read import Reader
 from stabilize.frontends.onnx_types import uniform
 from tests.frontends.onnx_support import model, run
@@ -236,7 +237,8 @@ def test_symbols_are_moved_and_not_computed_with() -> None:
     assert contents["s"].tolist() == ["n", 3]
     assert contents["c"].tolist() == ["n", 3, 0]
     assert contents["r"].dtype == np.int64
-    assert not {"i", "m", "d"} & contents.keys()
+    assert (contents["i"].tolist(), dtype_of(contents["i"])) == (["n", 3], "int32")
+    assert not {"m", "d"} & contents.keys()
 
 
 def test_rounded_floats_are_left_to_the_rules() -> None:
@@ -245,3 +247,32 @@ def test_rounded_floats_are_left_to_the_rules() -> None:
     assert "q" not in known(proto)
     factor = open_onnx(proto).view.outputs[0].operands[1]
     assert factor.attr("value") == uniform(np.asarray(np.float32(1) / np.float32(3)))
+
+
+def test_sizes_through_int32() -> None:
+    """What converters from TensorFlow write: the shape as int32, cut and joined there, and back."""
+    text = """
+    g (float[n, m, 4] x) => (float[n, m, 4] y, int32[3] k)
+      <int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int32[1] four = {4}> {
+      dims = Shape (x)
+      narrow = Cast <to = 6> (dims)
+      head = Slice (narrow, zero, two, zero)
+      k = Concat <axis = 0> (head, four)
+      target = Cast <to = 7> (k)
+      y = Reshape (x, target)
+    }"""
+    view = open_onnx(model(text)).view
+    assert view.bindings["y"] is view.bindings["x"]
+    assert view.bindings["k"].dtype == "int32"
+
+
+def test_numbers_among_sizes_keep_int32() -> None:
+    """The last size is 4: cut out of an int32 shape it is an int32, and no operand of an int64 operator."""
+    text = """
+    g (float[n, 4] x) => (int32[1] y) <int64[1] one = {1}, int64[1] two = {2}, int64[1] zero = {0}> {
+      dims = Shape (x)
+      narrow = Cast <to = 6> (dims)
+      y = Slice (narrow, one, two, zero)
+    }"""
+    y = open_onnx(model(text)).view.bindings["y"]
+    assert (y.op, y.dtype, y.attr("value")) == ("constant", "int32", 4)
