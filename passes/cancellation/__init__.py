@@ -12,6 +12,7 @@ from stabilize.passes.cancellation import (
     log_of_difference,
     log_one_minus_tanh_squared,
     log_one_plus,
+    naive_variance,
     relative_increment,
     self_information,
     shifted_softmax_one,
@@ -22,6 +23,7 @@ from stabilize.passes.rule import Rule
 BEFORE_FAMILY: tuple[Rule, ...] = (log_one_minus_tanh_squared.RULE,)
 
 RULES: tuple[Rule, ...] = (
+    naive_variance.RULE,
     log_of_difference.RULE,
     gumbel.RULE,
     log_one_plus.RULE,

@@ -37,6 +37,10 @@ _ADDITIVE: Final = LAYOUT | {
 }  # fmt: skip
 
 
+#: Primitives that add many numbers up.
+_SUMMING: Final = frozenset({"sum", "mean", "matmul", "cumsum", "norm", "layer_norm", "rms_norm", "group_norm"})
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Family:
@@ -61,7 +65,7 @@ def families(
 ) -> Iterator[Family]:
     """Every family for the leaves of an expression; leaves in `data` keep their data, except where masked."""
     source = _Source(roots, leaves, data, seed)
-    for name, gradients, poisoned in _FAMILIES:
+    for name, gradients, poisoned in (*_FAMILIES, *(_MOMENTS if source.averages else ())):
         draw = cast(Draw, getattr(source, name))
         chance = {"masked": 0.7, "masked_peak": _FIRST_COLUMN, "all_masked": _FIRST_ROW}.get(name, 0.5)
         yield Family(name.replace("_", "-"), source.fill(draw, chance), gradients, poisoned)
@@ -87,6 +91,14 @@ _FAMILIES: Final = (
     ("nan", False, True),
 )
 
+#: Besides, for sums without exponentials: what breaks means of squares, norms and dot products.
+_MOMENTS: Final = (
+    ("offset", True, False),
+    ("great", True, False),
+    ("minute", True, False),
+    ("zero_row", True, False),
+)
+
 
 #: Patterns of masks: the first row False and the second True; the first column False and the second True.
 _FIRST_ROW: Final = -1.0
@@ -105,6 +117,8 @@ class _Source:
         self.exponents = _reaching_exponential(roots, leaves)
         self.masks = _masked_by(roots, leaves)
         self.bounds = index_bounds(roots, leaves)
+        #: whether the roots sum, and take no exponential of what they are given
+        self.averages = not _drivers(roots, leaves) and any(v.op in _SUMMING for v in cone(roots, leaves))
 
     def fill(self, draw: Draw, chance: float) -> dict[Value, torch.Tensor]:
         """A tensor for every leaf; `chance` is the probability of True in a mask, or the name of a pattern."""
@@ -221,6 +235,23 @@ class _Source:
     def subnormal(self, leaf: Value, exponent: bool) -> torch.Tensor:
         return self._normal(leaf) * 2.0 * _format(leaf).min_normal
 
+    def offset(self, leaf: Value, exponent: bool) -> torch.Tensor:
+        """Spread 1 around a mean whose square drowns it: 1e4 in float32, 110 in float16."""
+        return self._normal(leaf) + 2.0 ** (_format(leaf).precision / 2 + 1.3)
+
+    def great(self, leaf: Value, exponent: bool) -> torch.Tensor:
+        """Numbers whose squares overflow: 1.8e19 and more in float32, 256 in float16."""
+        return self._normal(leaf) * 2.0 * math.sqrt(_format(leaf).max)
+
+    def minute(self, leaf: Value, exponent: bool) -> torch.Tensor:
+        """Numbers whose squares underflow."""
+        return self._normal(leaf) * 0.5 * math.sqrt(_format(leaf).tiny)
+
+    def zero_row(self, leaf: Value, exponent: bool) -> torch.Tensor:
+        result = self._normal(leaf)
+        _row(result, 0).fill_(0.0)
+        return result
+
     def plus_inf(self, leaf: Value, exponent: bool) -> torch.Tensor:
         """What no mask is: an exponent of +inf."""
         candidates = [v for v in self.leaves if v in self.masks or v not in self.exponents]
@@ -262,11 +293,14 @@ def exponents_of(value: Value) -> tuple[Value, ...]:
 
 def _reaching_exponential(roots: Sequence[Value], leaves: Sequence[Value]) -> frozenset[Value]:
     """The float leaves that some exponential depends on; all of them when there is no exponential."""
-    values = cone(roots, leaves)
-    drivers = [o for v in values if v.op in EXPONENTIAL for o in exponents_of(v)]
-    floats = {leaf for leaf in leaves if is_float(leaf.dtype)}
-    reaching = floats & set(cone(drivers, leaves))
-    return frozenset(reaching or floats)
+    floats = frozenset(leaf for leaf in leaves if is_float(leaf.dtype))
+    return _drivers(roots, leaves) or floats
+
+
+def _drivers(roots: Sequence[Value], leaves: Sequence[Value]) -> frozenset[Value]:
+    """The float leaves that some exponential depends on."""
+    drivers = [o for v in cone(roots, leaves) if v.op in EXPONENTIAL for o in exponents_of(v)]
+    return frozenset(leaf for leaf in cone(drivers, leaves) if leaf in leaves and is_float(leaf.dtype))
 
 
 def _masked_by(roots: Sequence[Value], leaves: Sequence[Value]) -> dict[Value, float]:
