@@ -26,7 +26,7 @@ from stabilize.passes.scaled import Engine, Scaled
 
 #: Operators whose half-precision kernels compute in float32 and round once.
 #: Not sigmoid and tanh: their gradients σ(1 − σ), 1 − t² are taken from the rounded result, where they are lost.
-ROUNDS_ONCE = frozenset({"softmax", "log_softmax", "log_sigmoid", "softplus", "expm1", "log1p"})
+ROUNDS_ONCE = frozenset({"softmax", "log_softmax", "log_sigmoid", "softplus", "expm1", "log1p", "norm"})
 
 
 @final

@@ -483,6 +483,13 @@ def _r_prod(_: Ranges, v: Value, r: list[Range]) -> Range:
     return Range(0.0 if lo >= 0 else -INF, 1.0 if lo >= 0 and hi <= 1 else INF, big, tiny, broken=r[0].big)
 
 
+def _r_norm(_: Ranges, v: Value, r: list[Range]) -> Range:
+    """A fused operator: what it does with squares beyond the format is the host's."""
+    largest = max(abs(r[0].lo), abs(r[0].hi))
+    count = element_count(v.operands[0].shape, v.axes)
+    return Range(0.0, INF if count is None else _prod(largest, math.sqrt(count)), r[0].big, r[0].tiny)
+
+
 def _r_same(_: Ranges, v: Value, r: list[Range]) -> Range:
     return Range(r[0].lo, r[0].hi, r[0].big, r[0].tiny)
 
@@ -560,7 +567,7 @@ RANGE: dict[str, RangeRule] = {
     "sigmoid": _r_sigmoid, "softmax": _r_softmax, "tanh": _r_tanh, "softplus": _r_softplus,
     "log_sigmoid": _r_nonpositive, "log_softmax": _r_nonpositive, "abs": _r_abs, "sign": _r_sign, "relu": _r_relu,
     "maximum": _r_maximum, "minimum": _r_minimum, "where": _r_where, "sum": _r_sum, "mean": _r_sum,
-    "prod": _r_prod, "cumprod": _r_prod, "cumsum": _r_cumsum, "max": _r_same, "min": _r_same, "cast": _r_cast,
+    "norm": _r_norm, "prod": _r_prod, "cumprod": _r_prod, "cumsum": _r_cumsum, "max": _r_same, "min": _r_same, "cast": _r_cast,
     "matmul": _r_matmul, "topk_values": _r_same, "detach": _r_same, "concat": _r_join, "reshape": _r_same,
     "unsqueeze": _r_same, "squeeze": _r_same, "transpose": _r_same, "expand": _r_same, "slice": _r_same,
     "gather": _r_same, "logsumexp": _r_logsumexp, "logcumsumexp": _r_logsumexp, "logaddexp": _r_logaddexp,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, final
 
+from stabilize.formats import Format
 from stabilize.graph.build import Builder
 from stabilize.graph.value import Value, cone
 from stabilize.passes.emit import Emitter
@@ -13,6 +14,7 @@ from stabilize.passes.ranges import Ranges
 from stabilize.passes.scaled import Engine
 
 Safety: TypeAlias = Literal["exact", "approximate", "model-changing"]
+Severity: TypeAlias = Literal["error", "warning", "info"]
 
 
 @final
@@ -86,6 +88,7 @@ class Proposal:
     """Replace `old` by the first of `candidates` (best first) that its certificate accepts.
 
     With no candidates the proposal only reports: `safety` is None, or names what a repair would cost.
+    `severity`: of this finding, where it is not that of its rule.
     """
 
     rule: Rule
@@ -93,6 +96,7 @@ class Proposal:
     candidates: tuple[Value, ...]
     safety: Safety | None = "exact"
     message: str = ""
+    severity: Severity | None = None
 
 
 Match: TypeAlias = Callable[[Context, Value], Proposal | None]
@@ -103,7 +107,8 @@ Match: TypeAlias = Callable[[Context, Value], Proposal | None]
 class Rule:
     """A defect and its repair. `documentation` is the rule's own page (the docstring of its module).
 
-    `ops`: the primitives a match can end in; `severity`: of a finding by this rule when it breaks.
+    `ops`: the primitives a match can end in; `severity`: of a finding by this rule when it breaks; `condition`: which
+    inputs break it in a format, where that is not a matter of exponents.
     """
 
     code: str
@@ -111,7 +116,8 @@ class Rule:
     ops: frozenset[str]
     match: Match
     documentation: str | None
-    severity: Literal["error", "warning", "info"] = "error"
+    severity: Severity = "error"
+    condition: Callable[[Format], str] | None = None
 
     @property
     def reason(self) -> str:
@@ -119,8 +125,15 @@ class Rule:
         section = (self.documentation or "").partition("## Why it is unstable\n")[2].partition("\n\n")[0]
         return " ".join(section.split()).partition(". ")[0].rstrip(".")
 
-    def proposal(self, old: Value, *candidates: Value, safety: Safety | None = "exact", message: str = "") -> Proposal:
-        return Proposal(self, old, candidates, safety, message)
+    def proposal(
+        self,
+        old: Value,
+        *candidates: Value,
+        safety: Safety | None = "exact",
+        message: str = "",
+        severity: Severity | None = None,
+    ) -> Proposal:
+        return Proposal(self, old, candidates, safety, message, severity)
 
 
 RuleTable: TypeAlias = Mapping[str, tuple[Rule, ...]]

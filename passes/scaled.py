@@ -665,6 +665,15 @@ def _accumulated(e: Engine, v: Value, exponents: Value) -> Linear:
     return Linear.of(e.builder.make(op, exponents, **dict(v.attrs)))
 
 
+def _sc_norm(e: Engine, v: Value) -> Scaled | None:
+    """√Σx² as it is spelled, when x has an exponent."""
+    source = v.operands[0]
+    if e.scaled(source).trivial or not v.axes:
+        return None
+    squares = e.builder.make("sum", e.builder.make("mul", source, source), **dict(v.attrs))
+    return e.scaled(e.builder.make("sqrt", squares))
+
+
 def _sc_cumsum(e: Engine, v: Value) -> Scaled | None:
     reading = e.scaled(v.operands[0])
     if reading.trivial or reading.number is None:
@@ -822,7 +831,7 @@ def _as_sum(e: Engine, v: Value, a: Value, b: Value) -> Value | None:
 SCALED: dict[str, ScaledRule] = {
     "exp": _sc_exp, "pow": _sc_pow, "sqrt": _sc_sqrt, "mul": _sc_mul, "div": _sc_div, "neg": _sc_neg, "abs": _sc_abs,
     "add": _sc_add, "sub": _sc_sub, "sigmoid": _sc_sigmoid, "softmax": _sc_softmax, "sum": _sc_sum,
-    "mean": _sc_sum, "prod": _sc_prod, "cumprod": _sc_prod, "cumsum": _sc_cumsum, "max": _sc_max,
+    "mean": _sc_sum, "norm": _sc_norm, "prod": _sc_prod, "cumprod": _sc_prod, "cumsum": _sc_cumsum, "max": _sc_max,
     "maximum": _sc_extremum, "minimum": _sc_extremum, "where": _sc_where, "cast": _sc_cast,
     "topk_values": _sc_topk, "concat": _sc_concat, "matmul": _sc_matmul,
     "unsqueeze": _sc_view, "squeeze": _sc_view, "transpose": _sc_view, "slice": _sc_view, "gather": _sc_view,

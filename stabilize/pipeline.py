@@ -149,14 +149,16 @@ class _Judge:
     def _record_finding(self, proposal: Proposal, new: Value | None, fixable: bool) -> None:
         rule, node, source = proposal.rule, *self._where(proposal.old)
         naive, stable = self._texts(proposal.old, new)
-        condition = None
-        if rule.severity == "error":
-            # indices have no format of their own: that of what they were found in
-            fmt = next(FORMATS[v.dtype] for v in latest_first(proposal.old) if is_float(v.dtype))
+        severity, condition = proposal.severity or rule.severity, None
+        # indices have no format of their own: that of what they were found in
+        fmt = next(FORMATS[v.dtype] for v in latest_first(proposal.old) if is_float(v.dtype))
+        if rule.condition is not None:
+            condition = rule.condition(fmt)
+        elif severity == "error":
             condition = f"an exponent above {fmt.exp_overflow:.2f} or below {fmt.exp_underflow:.2f} in {fmt.name}"
         self.report.findings.append(
             Finding(
-                rule.code, rule.name, rule.severity, proposal.message or rule.reason,
+                rule.code, rule.name, severity, proposal.message or rule.reason,
                 node, source.module, source.file, source.line, naive, stable, condition, None, proposal.safety, fixable,
             )
         )  # fmt: skip

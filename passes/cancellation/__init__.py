@@ -7,11 +7,13 @@ from stabilize.passes.cancellation import (
     complement_of_sigmoid,
     complementary_power,
     exp_minus_one,
+    float16_accumulation,
     gumbel,
     iterated_exp,
     log_of_difference,
     log_one_minus_tanh_squared,
     log_one_plus,
+    naive_norm,
     naive_variance,
     relative_increment,
     self_information,
@@ -24,6 +26,8 @@ BEFORE_FAMILY: tuple[Rule, ...] = (log_one_minus_tanh_squared.RULE,)
 
 RULES: tuple[Rule, ...] = (
     naive_variance.RULE,
+    naive_norm.RULE,
+    float16_accumulation.RULE,
     log_of_difference.RULE,
     gumbel.RULE,
     log_one_plus.RULE,

@@ -150,6 +150,13 @@ def over_axes(key: str, widens: bool = False) -> Rule:
     return rule
 
 
+def vector_norm(site: Site, value: Value) -> fx.Node:
+    x = site.node(value.operands[0])
+    if not value.axes:
+        return site.call("abs.default", x)
+    return site.call("linalg_vector_norm.default", x, 2, list(value.axes), bool(value.attr("keepdim")))
+
+
 def product(site: Site, value: Value) -> fx.Node:
     """PyTorch multiplies along one axis at a time."""
     x = site.node(value.operands[0])
@@ -315,6 +322,7 @@ EMIT: dict[str, Rule] = {
     "max": over_axes("amax.default"),
     "min": over_axes("amin.default"),
     "logsumexp": over_axes("logsumexp.default"),
+    "norm": vector_norm,
     "any": over_axes("any.dims"),
     "all": over_axes("all.dims"),
     "argmax": argmax,

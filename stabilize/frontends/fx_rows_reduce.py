@@ -42,7 +42,7 @@ def quantifier(op: str) -> Row:
 
 
 def norm(order: str) -> Row:
-    """A vector norm of order 1 (Σ|x|), 2 (√Σx²) or ∞ (max |x|) over `dim`. Half types accumulate squares in float32."""
+    """A vector norm of order 1 (Σ|x|), 2 (√Σx²) or ∞ (max |x|) over `dim`."""
 
     def row(c: Call) -> Value:
         x = c.tensor("self")
@@ -56,9 +56,7 @@ def norm(order: str) -> Row:
         if p == math.inf:
             return c.b.reduce("max", c.b.make("abs", x), axes, keepdim)
         if p == 2:
-            wide = c.b.cast(x, "float32") if x.dtype in ("float16", "bfloat16") else x
-            squares = c.b.reduce("sum", c.b.make("mul", wide, wide), axes, keepdim)
-            return c.b.cast(c.b.make("sqrt", squares), x.dtype)
+            return c.b.reduce("norm", x, axes, keepdim)
         raise Unreadable(f"a norm of order {p}")
 
     return row

@@ -133,6 +133,12 @@ def _reduce(op_type: str, since: int, e: Emitter, v: Value) -> Ref:
     return e.op(op_type, *inputs, type=v.type, keepdims=int(bool(v.attr("keepdim"))), **_axes_attr(e, v.axes, since))
 
 
+def _norm(e: Emitter, v: Value) -> Ref:
+    if not v.axes:
+        return e.value(e.builder.make("abs", v.operands[0]))
+    return _reduce("ReduceL2", 18, e, v)
+
+
 def _no_axes(row: Emit, e: Emitter, v: Value) -> Ref:
     """A log-sum-exp over no axes is its input."""
     return row(e, v) if v.axes else e.value(v.operands[0])
@@ -345,6 +351,7 @@ ROWS: dict[str, Emit] = {
         )
     },
     "logsumexp": partial(_no_axes, partial(_wide, _expanded)),
+    "norm": partial(_wide, _norm),
     "any": _rule(partial(_truth, "max")),
     "all": _rule(partial(_truth, "min")),
     "argmax": _argmax,

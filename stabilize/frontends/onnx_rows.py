@@ -167,7 +167,7 @@ def _reduce(primitive: str, before: str | None, after: str | None, call: Call) -
         primitive = {"max": "any", "min": "all"}[primitive]
     axes = _axes(call, x.type.rank)
     if axes is None:
-        if primitive == "logsumexp" or before or after:
+        if primitive in ("logsumexp", "norm") or before or after:
             raise Refused("a composite reduction over no axes")
         return x
     if before is not None:
@@ -330,7 +330,7 @@ ROWS: dict[str, Row] = {
             ("ReduceMin", "min", None, None), ("ReduceProd", "prod", None, None),
             ("ReduceLogSumExp", "logsumexp", None, None), ("ReduceLogSum", "sum", None, "log"),
             ("ReduceSumSquare", "sum", "square", None), ("ReduceL1", "sum", "abs", None),
-            ("ReduceL2", "sum", "square", "sqrt"),
+            ("ReduceL2", "norm", None, None),
         )
     },
     "CumSum": partial(_cumulate, "cumsum"),

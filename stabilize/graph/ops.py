@@ -275,7 +275,7 @@ _ROWS: tuple[Primitive, ...] = (
         Primitive(name, "reduction", (1, 1), _REDUCE, _reduce, meaning)
         for name, meaning in (
             ("sum", "Σ x"), ("mean", "Σ x / n"), ("prod", "Π x"), ("max", "max x"), ("min", "min x"),
-            ("logsumexp", "ln Σ eˣ"), ("any", "some x holds"), ("all", "every x holds"),
+            ("logsumexp", "ln Σ eˣ"), ("norm", "√Σx²"), ("any", "some x holds"), ("all", "every x holds"),
         )
     ),
     Primitive("argmax", "reduction", (1, 1), ("axis", "keepdim"), _argreduce, "index of the first maximum"),

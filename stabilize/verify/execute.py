@@ -235,6 +235,13 @@ def _attention(value: Value, operands: Sequence[torch.Tensor], sizes: Mapping[st
     return cast("tuple[torch.Tensor, torch.Tensor]", result)[0]
 
 
+def _vector_norm(x: torch.Tensor, value: Value) -> torch.Tensor:
+    """Half-precision kernels sum squares in float32; the gradient at 0 is 0."""
+    if not value.axes:  # torch would take them all
+        return x.abs()
+    return torch.linalg.vector_norm(x, 2, dim=value.axes, keepdim=bool(value.attr("keepdim")))
+
+
 def _softplus(x: torch.Tensor) -> torch.Tensor:
     # above 40, ln(1 + eˣ) rounds to x in every format
     return F.softplus(x, 1, 40)
@@ -292,6 +299,7 @@ EXECUTE: dict[str, Rule] = {
     "max": _over_axes(torch.amax),
     "min": _over_axes(torch.amin),
     "logsumexp": _over_axes(torch.logsumexp),
+    "norm": lambda value, operands, sizes: _vector_norm(operands[0], value),
     "any": _axis_by_axis(torch.any),
     "all": _axis_by_axis(torch.all),
     "argmax": lambda value, operands, sizes: torch.argmax(operands[0], value.axes[0], bool(value.attr("keepdim"))),

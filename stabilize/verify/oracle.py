@@ -188,6 +188,7 @@ ORACLE: dict[str, Rule] = {
     "max": rules.reduction("max"),
     "min": rules.negated(rules.reduction("max")),
     "logsumexp": rules.reduction("logsumexp"),
+    "norm": rules.norm,
     "any": rules.quantifier(any),
     "all": rules.quantifier(all),
     "argmax": rules.argmax,

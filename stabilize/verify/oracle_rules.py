@@ -153,6 +153,15 @@ def mean(context: Context, value: Value, operands: Sequence[OracleArray]) -> Ora
     return fold(mean, operands[0], value)
 
 
+def norm(context: Context, value: Value, operands: Sequence[OracleArray]) -> OracleArray:
+    arithmetic = context.reals
+
+    def norm(row: list[Scalar]) -> Scalar:
+        return arithmetic.sqrt(arithmetic.sum([arithmetic.mul(x, x) for x in row]))
+
+    return fold(norm, operands[0], value)
+
+
 def quantifier(function: Callable[[Sequence[bool]], bool]) -> Rule:
     def rule(context: Context, value: Value, operands: Sequence[OracleArray]) -> OracleArray:
         return fold(lambda row: function(cast("list[bool]", row)), truth(context, operands[0]), value)

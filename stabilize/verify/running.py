@@ -228,6 +228,14 @@ def _logsumexp(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: 
     return _largest(a.error, axes, keepdim) + n + v.abs(), torch.zeros_like(v)
 
 
+def _norm(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> Bound:
+    a, axes, keepdim = operands[0], value.axes, bool(value.attr("keepdim"))
+    n = max(1, int(np.prod([a.v.shape[i] for i in axes], dtype=np.int64)))
+    handed_on = _times(a.v.abs(), a.error).sum(axes, keepdim)
+    error = torch.where(handed_on == 0, 0.0, handed_on / v)
+    return error + n * v.abs(), _largest(a.exponent, axes, keepdim)
+
+
 def _running(inner: Callable[[Term, torch.Tensor, int], torch.Tensor]) -> Rule:
     """A scan: errors accumulate along the axis."""
 
@@ -343,6 +351,7 @@ _RULES: dict[str, Rule] = {
     "where": _where,
     "sum": _sum,
     "mean": _sum,
+    "norm": _norm,
     "prod": _prod,
     "max": _extreme,
     "min": _extreme,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from stabilize.formats import is_float
+from stabilize.formats import FORMATS, is_float
 from stabilize.graph.ops import LAYOUT
 from stabilize.graph.value import Value, cone, shared_frontier
 
@@ -20,7 +20,7 @@ _CLOSED: Final = frozenset({"input", "opaque"})
 #: Primitives whose results do not reach every real number, whatever their operands are.
 _RESTRICTED: Final = frozenset(
     {
-        "abs", "cos", "erf", "erfc", "exp", "expm1", "floor", "log_sigmoid", "log_softmax", "pow", "relu",
+        "abs", "cos", "erf", "erfc", "exp", "expm1", "floor", "log_sigmoid", "log_softmax", "norm", "pow", "relu",
         "sigmoid", "sign", "sin", "softmax", "softplus", "sqrt", "tanh", "cross_entropy", "bce_with_logits",
     }
 )  # fmt: skip
@@ -87,10 +87,18 @@ def _is_restricted(value: Value, depth: int = _DEPTH) -> bool:
         return True
     if value.op == "mul" and value.operands[0] is value.operands[1]:
         return True
+    if value.op == "cast" and _widening(value):
+        return True
     operands = [o for o in value.operands if is_float(o.dtype)]
     if value.op in _FREED:
         return all(_is_restricted(o, depth - 1) for o in operands)
     return value.op in _INHERITING and any(_is_restricted(o, depth - 1) for o in operands)
+
+
+def _widening(value: Value) -> bool:
+    """A number of a narrower format: in float32 no number of float16 has a square that overflows."""
+    source = value.operands[0]
+    return is_float(source.dtype) and FORMATS[source.dtype].precision < FORMATS[value.dtype].precision
 
 
 def _is_index(value: Value) -> bool:

@@ -74,7 +74,7 @@ def _reduced_length(value: Value) -> int:
         return shape[-1]
     if value.op in ("cross_entropy", "nll_loss", "bce_with_logits"):
         return math.prod(shape)
-    if value.op in ("sum", "mean", "prod", "logsumexp", "max", "min"):
+    if value.op in ("sum", "mean", "prod", "logsumexp", "max", "min", "norm"):
         return math.prod(shape[a] for a in value.axes)
     if value.op in ("softmax", "log_softmax", "cumsum", "cumprod", "logcumsumexp"):
         return shape[value.axes[0]]

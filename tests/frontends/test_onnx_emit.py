@@ -46,7 +46,7 @@ PROGRAMS: dict[str, tuple[Make, tuple[TensorType, ...]]] = {
     },
     **{
         op: (lambda b, x, op=op: b.reduce(op, x, [1], False), (f(),))
-        for op in ("sum", "mean", "prod", "max", "min", "logsumexp")
+        for op in ("sum", "mean", "prod", "max", "min", "logsumexp", "norm")
     },
     "isnan": (lambda b, x: b.make("isnan", b.make("log", x)), (f(),)),
     "not": (lambda b, x: b.make("not", b.apply("gt", x, 0.0)), (f(),)),

@@ -64,6 +64,7 @@ EXAMPLES = {
     "max": "max(x, axes=(1,), keepdim=True)",
     "min": "min(x, axes=(0, 1), keepdim=False)",
     "logsumexp": "logsumexp(x, axes=(0,), keepdim=True)",
+    "norm": "norm(x, axes=(1,), keepdim=True)",
     "any": "any(m, axes=(1,), keepdim=False)",
     "all": "all(m, axes=(0,), keepdim=True)",
     "argmax": "argmax(x, axis=1, keepdim=False)",

@@ -1,0 +1,147 @@
+"""# float16-accumulation (STB501)
+
+## What it does
+Finds sums and means of squares or products of float16 numbers (RMSNorm, layer norm, mean squared error, dot products by
+hand), and sums that are divided by their length.
+
+## Why it is unstable
+A square above 65504 is inf, which is reached by entries of 256: the mean is inf, its reciprocal root 0, and the
+normalised row is 0 or NaN. Squares of entries below 2e-4 are 0.
+
+## Example
+    x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
+→
+    y = x.float()
+    (y * torch.rsqrt((y * y).mean(-1, keepdim=True) + eps)).half()
+
+## Shapes
+Any axes.
+
+## Error
+Half an ulp and the rounding of the inputs after; total loss beyond 256 before.
+
+## Safety
+exact: the same operations in float32, rounded once at the end. bfloat16 has the range of float32 and is left alone.
+
+## Source
+Micikevicius et al., Mixed Precision Training, ICLR 2018, §3.3 (accumulation in float32).
+"""
+
+from __future__ import annotations
+
+from stabilize.formats import FORMATS, Format, is_float
+from stabilize.graph.ops import LAYOUT
+from stabilize.graph.value import Value
+from stabilize.passes.cancellation.moments import average, moment
+from stabilize.passes.rule import Context, Proposal, Rule
+from stabilize.passes.scaled import number_of
+
+_NARROW, _WIDE = "float16", "float32"
+_MOST = 32
+
+#: What a sum goes through on the way to where it is used.
+_ONWARD = (LAYOUT - {"gather", "concat", "slice", "one_hot"}) | {
+    "abs", "add", "cast", "div", "log", "maximum", "mean", "minimum", "mul", "neg", "pow", "relu", "sqrt", "sub", "sum",
+}  # fmt: skip
+
+
+def match(ctx: Context, value: Value) -> Proposal | None:
+    region = Region.of(ctx, value)
+    if region is None:
+        return None
+    return RULE.proposal(value, ctx.emitter.finish(region.widened(value), value))
+
+
+class Region:
+    """What is computed in float32: everything from the products of a sum to the place where it is used."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.ctx = ctx
+        self.inside: set[Value] = set()
+        self.outside: set[Value] = set()
+        self._made: dict[Value, Value] = {}
+
+    @classmethod
+    def of(cls, ctx: Context, value: Value) -> Region | None:
+        """The region that ends in `value`; None when there is none, or it goes on."""
+        if _NARROW not in (value.dtype, *(o.dtype for o in value.operands)):
+            return None
+        region = cls(ctx)
+        if region._follows(value):
+            return region
+        if value.op not in ("mul", "div"):
+            return None
+        found = [region._follows(o) for o in value.operands]
+        region.inside.add(value)
+        return region if any(found) else None
+
+    def _follows(self, value: Value) -> bool:
+        """Whether `value` is made of hazardous sums and numbers alone."""
+        if value in self.inside or value in self.outside:
+            return value in self.inside
+        found = False
+        if is_float(value.dtype) and value.op in _ONWARD and len(self.inside) + len(self.outside) < _MOST:
+            operands = [o for o in value.operands if number_of(o) is None]
+            follows = [self._follows(o) for o in operands] if value.dtype == _NARROW or value.op == "cast" else []
+            found = bool(follows) and all(follows)
+            if not found and self._hazardous(value):
+                self._take_products(value.operands[0])
+                found = True
+        (self.inside if found else self.outside).add(value)
+        return found
+
+    def _hazardous(self, value: Value) -> bool:
+        """A sum of products, or a sum over n, whose terms float16 may not hold."""
+        if value.dtype != _NARROW:
+            return False
+        if value.op == "div" and number_of(value.operands[1]) and value.operands[0].op == "sum":
+            return self._unbounded(value.operands[0].operands[0])
+        if value.op not in ("sum", "mean"):
+            return False
+        found = moment(value)
+        return found is not None and len(found.factors) > 1 and self._unbounded(value.operands[0])
+
+    def _unbounded(self, term: Value) -> bool:
+        bound = self.ctx.ranges.of(term)
+        return term.dtype == _NARROW and not max(abs(bound.lo), abs(bound.hi)) <= FORMATS[_NARROW].max
+
+    def _take_products(self, value: Value) -> None:
+        """The products and powers under a sum, and what centres their factors."""
+        self.outside.discard(value)
+        product = value.op in ("mul", "pow", "neg", "abs", "expand", "sum")
+        if value.dtype == _NARROW and (product or _centring(value)):
+            self.inside.add(value)
+            for operand in value.operands:
+                if operand not in self.inside:
+                    self._take_products(operand)
+
+    def widened(self, value: Value) -> Value:
+        """`value` in float32."""
+        if value not in self._made:
+            b = self.ctx.builder
+            if value not in self.inside:
+                number = number_of(value)
+                wide = b.constant(float(number), _WIDE, value.shape) if number is not None else b.cast(value, _WIDE)
+            elif value.op == "cast":
+                wide = self.widened(value.operands[0])
+            else:
+                wide = b.make(value.op, *(self.widened(o) for o in value.operands), **dict(value.attrs))
+            self._made[value] = wide
+        return self._made[value]
+
+
+def _centring(value: Value) -> bool:
+    """x − E[x], or E[x]."""
+    if value.op == "sub":
+        return average(value.operands[1]) is not None and value.operands[1].op in ("mean", "div", "mul")
+    return value.op in ("mean", "div") and average(value) is not None
+
+
+def _condition(fmt: Format) -> str:
+    return f"entries above {FORMATS[_NARROW].max ** 0.5:.4g} in {fmt.name}"
+
+
+RULE = Rule(
+    "STB501", "float16-accumulation", frozenset({"mul", "div", "sqrt", "sum", "mean", "add", "sub", "log", "pow", "cast",
+    "neg", "maximum", "minimum"}), match, __doc__, "error", _condition,
+)  # fmt: skip
