@@ -507,7 +507,9 @@ def _r_cast(_: Ranges, v: Value, r: list[Range]) -> Range:
     fmt = FORMATS[v.dtype]
     known = r[0].hi < INF and r[0].lo > -INF
     big = r[0].big or (known and max(abs(r[0].hi), abs(r[0].lo)) > fmt.max)
-    return Range(r[0].lo, r[0].hi, big, r[0].tiny)
+    # what the host holds in a narrower format is a number of it; a formula may be beyond it
+    held = FORMATS[source.dtype].max if source.op in ("input", "opaque") else INF
+    return Range(max(r[0].lo, -held), min(r[0].hi, held), big, r[0].tiny)
 
 
 def _r_matmul(_: Ranges, v: Value, r: list[Range]) -> Range:
@@ -548,7 +550,7 @@ def _r_floor(_: Ranges, v: Value, r: list[Range]) -> Range:
 
 
 def _r_loss(_: Ranges, v: Value, r: list[Range]) -> Range:
-    """Weights and targets may have any sign."""
+    """Weights, biases and targets may have any sign."""
     return Range(big=any(x.big for x in r))
 
 
@@ -573,4 +575,5 @@ RANGE: dict[str, RangeRule] = {
     "gather": _r_same, "logsumexp": _r_logsumexp, "logcumsumexp": _r_logsumexp, "logaddexp": _r_logaddexp,
     "sin": _r_wave, "cos": _r_wave, "erf": _r_erf, "erfc": _r_erfc, "floor": _r_floor, "xlogy": _r_loss,
     "cross_entropy": _r_loss, "nll_loss": _r_loss, "bce_with_logits": _r_loss, "attention": _r_attention,
+    "layer_norm": _r_loss, "rms_norm": _r_loss,
 }  # fmt: skip

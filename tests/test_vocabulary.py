@@ -60,7 +60,7 @@ GAPS: dict[str, dict[str, str]] = {
         **_each("boolean", *_BOOLEAN),
         **_each("integer", "argmax", "topk_indices"),
         **_each("atom", "cos", "sin", "erf", "erfc", "floor", "sign", "relu", "tanh", "expm1", "xlogy", "min"),
-        **_each("fused", "attention", "bce_with_logits", "cross_entropy", "nll_loss"),
+        **_each("fused", "attention", "bce_with_logits", "cross_entropy", "nll_loss", "layer_norm", "rms_norm"),
     },
     "interval": {
         **_each("leaf", "input", "opaque", "arange"),

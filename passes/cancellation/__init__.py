@@ -13,7 +13,9 @@ from stabilize.passes.cancellation import (
     log_of_difference,
     log_one_minus_tanh_squared,
     log_one_plus,
+    mask_beyond_format,
     naive_norm,
+    naive_normalisation,
     naive_variance,
     relative_increment,
     self_information,
@@ -25,9 +27,11 @@ from stabilize.passes.rule import Rule
 BEFORE_FAMILY: tuple[Rule, ...] = (log_one_minus_tanh_squared.RULE,)
 
 RULES: tuple[Rule, ...] = (
+    naive_normalisation.RULE,
     naive_variance.RULE,
     naive_norm.RULE,
     float16_accumulation.RULE,
+    mask_beyond_format.RULE,
     log_of_difference.RULE,
     gumbel.RULE,
     log_one_plus.RULE,

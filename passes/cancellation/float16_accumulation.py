@@ -32,12 +32,19 @@ from __future__ import annotations
 from stabilize.formats import FORMATS, Format, is_float
 from stabilize.graph.ops import LAYOUT
 from stabilize.graph.value import Value
-from stabilize.passes.cancellation.moments import average, moment
+from stabilize.passes.cancellation.moments import average, moment, product
+from stabilize.passes.cancellation.naive_variance import repaired
+from stabilize.passes.cancellation.widening import Widening
 from stabilize.passes.rule import Context, Proposal, Rule
 from stabilize.passes.scaled import number_of
 
 _NARROW, _WIDE = "float16", "float32"
 _MOST = 32
+
+#: Numbers up to this have squares that float16 holds.
+_ROOT = FORMATS[_NARROW].max ** 0.5
+
+_LOGARITHMS = frozenset({"log", "log_softmax", "log_sigmoid"})
 
 #: What a sum goes through on the way to where it is used.
 _ONWARD = (LAYOUT - {"gather", "concat", "slice", "one_hot"}) | {
@@ -49,7 +56,7 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     region = Region.of(ctx, value)
     if region is None:
         return None
-    return RULE.proposal(value, ctx.emitter.finish(region.widened(value), value))
+    return RULE.proposal(value, ctx.emitter.finish(region.widening.widened(value), value))
 
 
 class Region:
@@ -57,9 +64,9 @@ class Region:
 
     def __init__(self, ctx: Context) -> None:
         self.ctx = ctx
-        self.inside: set[Value] = set()
+        self.widening = Widening(ctx.builder, _WIDE, lambda v: repaired(ctx, v))
+        self.inside = self.widening.inside
         self.outside: set[Value] = set()
-        self._made: dict[Value, Value] = {}
 
     @classmethod
     def of(cls, ctx: Context, value: Value) -> Region | None:
@@ -72,62 +79,68 @@ class Region:
         if value.op not in ("mul", "div"):
             return None
         found = [region._follows(o) for o in value.operands]
+        if not any(found):
+            return None
         region.inside.add(value)
-        return region if any(found) else None
+        for operand in value.operands:
+            region._take_products(operand)
+        return region
 
     def _follows(self, value: Value) -> bool:
-        """Whether `value` is made of hazardous sums and numbers alone."""
+        """Whether `value` is made of hazardous sums, other sums and numbers alone."""
         if value in self.inside or value in self.outside:
             return value in self.inside
         found = False
         if is_float(value.dtype) and value.op in _ONWARD and len(self.inside) + len(self.outside) < _MOST:
             operands = [o for o in value.operands if number_of(o) is None]
             follows = [self._follows(o) for o in operands] if value.dtype == _NARROW or value.op == "cast" else []
-            found = bool(follows) and all(follows)
+            found = any(follows) and all(f or self._is_sum(o) for f, o in zip(follows, operands, strict=True))
             if not found and self._hazardous(value):
                 self._take_products(value.operands[0])
                 found = True
         (self.inside if found else self.outside).add(value)
+        if found:
+            for operand in value.operands:
+                self._take_sums(operand)
         return found
+
+    def _is_sum(self, value: Value) -> bool:
+        """k·(Σx)ⁿ, as in E[x²] − E[x]²."""
+        factors, _ = product(value)
+        return value.dtype == _NARROW and bool(factors) and all(f.op in ("sum", "mean") for f in factors)
+
+    def _take_sums(self, value: Value) -> None:
+        if self._is_sum(value):
+            self._take_products(value)
 
     def _hazardous(self, value: Value) -> bool:
         """A sum of products, or a sum over n, whose terms float16 may not hold."""
         if value.dtype != _NARROW:
             return False
         if value.op == "div" and number_of(value.operands[1]) and value.operands[0].op == "sum":
-            return self._unbounded(value.operands[0].operands[0])
+            return self._exceeds(value.operands[0].operands[0], _ROOT)
         if value.op not in ("sum", "mean"):
             return False
         found = moment(value)
-        return found is not None and len(found.factors) > 1 and self._unbounded(value.operands[0])
+        if found is None or not self._exceeds(value.operands[0], FORMATS[_NARROW].max):
+            return False
+        return sum(self._exceeds(f, _ROOT) for f in found.factors) > 1
 
-    def _unbounded(self, term: Value) -> bool:
-        bound = self.ctx.ranges.of(term)
-        return term.dtype == _NARROW and not max(abs(bound.lo), abs(bound.hi)) <= FORMATS[_NARROW].max
+    def _exceeds(self, value: Value, limit: float) -> bool:
+        """Whether `value` may be beyond `limit`; the logarithm of a float16 number is not, or it is infinite."""
+        bound = self.ctx.ranges.of(value)
+        return value.op not in _LOGARITHMS and not max(abs(bound.lo), abs(bound.hi)) <= limit
 
     def _take_products(self, value: Value) -> None:
         """The products and powers under a sum, and what centres their factors."""
-        self.outside.discard(value)
+        if value in self.inside:
+            return
         product = value.op in ("mul", "pow", "neg", "abs", "expand", "sum")
         if value.dtype == _NARROW and (product or _centring(value)):
+            self.outside.discard(value)
             self.inside.add(value)
             for operand in value.operands:
-                if operand not in self.inside:
-                    self._take_products(operand)
-
-    def widened(self, value: Value) -> Value:
-        """`value` in float32."""
-        if value not in self._made:
-            b = self.ctx.builder
-            if value not in self.inside:
-                number = number_of(value)
-                wide = b.constant(float(number), _WIDE, value.shape) if number is not None else b.cast(value, _WIDE)
-            elif value.op == "cast":
-                wide = self.widened(value.operands[0])
-            else:
-                wide = b.make(value.op, *(self.widened(o) for o in value.operands), **dict(value.attrs))
-            self._made[value] = wide
-        return self._made[value]
+                self._take_products(operand)
 
 
 def _centring(value: Value) -> bool:
@@ -138,7 +151,7 @@ def _centring(value: Value) -> bool:
 
 
 def _condition(fmt: Format) -> str:
-    return f"entries above {FORMATS[_NARROW].max ** 0.5:.4g} in {fmt.name}"
+    return f"entries above {_ROOT:.4g} in {fmt.name}"
 
 
 RULE = Rule(

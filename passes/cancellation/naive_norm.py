@@ -164,8 +164,10 @@ def _harmless(ctx: Context, roots: Sequence[Root], value: Value) -> bool:
     for root in roots:
         bound = ctx.ranges.of(root.x)
         largest = max(abs(bound.lo), abs(bound.hi))
-        held = _holds(root.x.dtype, value.dtype) and ctx.options.host == "onnx"
-        if not held and not largest <= math.sqrt(FORMATS[value.dtype].max) / 2**16:
+        if _holds(root.x.dtype, value.dtype):
+            if ctx.options.host != "onnx":
+                return False
+        elif not largest <= math.sqrt(FORMATS[value.dtype].max) / 2**16:
             return False
     return True
 

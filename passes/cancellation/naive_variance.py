@@ -62,10 +62,16 @@ class Cancelling:
 
 
 def match(ctx: Context, value: Value) -> Proposal | None:
+    new = repaired(ctx, value)
+    return None if new is value else RULE.proposal(value, ctx.emitter.finish(new, value))
+
+
+def repaired(ctx: Context, value: Value) -> Value:
+    """`value` in two passes and at least float32, where its terms cancel; else `value` itself."""
     found = read(value)
     if found is None or any(_centred(f, found.average) for f in (found.x, found.y)):
-        return None
-    return RULE.proposal(value, ctx.emitter.finish(two_pass(ctx, found), value))
+        return value
+    return two_pass(ctx, found)
 
 
 def read(value: Value) -> Cancelling | None:

@@ -285,6 +285,17 @@ def attention(site: Site, value: Value) -> fx.Node:
     return site.call("add.Tensor", result, poison)
 
 
+def normalised(key: str, affine: int) -> Rule:
+    """A normalisation over the last axes, with up to `affine` tensors that scale and shift its result."""
+
+    def rule(site: Site, value: Value) -> fx.Node:
+        x, *given = (site.node(o) for o in value.operands)
+        sizes = _sizes(site, value.shape[value.axes[0] :])
+        return site.call(key, x, sizes, *given, *[None] * (affine - len(given)), value.attr("epsilon"))
+
+    return rule
+
+
 _SAME_NAME = (
     "neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "sigmoid", "log_sigmoid", "tanh", "relu", "sign", "erf",
     "erfc", "sin", "cos", "floor", "detach", "isnan",
@@ -347,6 +358,8 @@ EMIT: dict[str, Rule] = {
     "nll_loss": nll_loss,
     "bce_with_logits": bce_with_logits,
     "attention": attention,
+    "layer_norm": normalised("layer_norm.default", 2),
+    "rms_norm": normalised("rms_norm.default", 1),
 }
 
 #: Primitives whose emission may return memory of their operand rather than new memory.

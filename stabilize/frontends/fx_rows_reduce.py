@@ -295,6 +295,23 @@ def attention(c: Call) -> Value:
     return c.b.make("attention", *operands, scale=scale)
 
 
+def normalised(op: str) -> Row:
+    """A normalisation over the last axes."""
+
+    def row(c: Call) -> Value:
+        x, weight = c.tensor("input"), c.maybe("weight")
+        bias = c.maybe("bias") if op == "layer_norm" else None
+        if not c.given("eps") or (bias is not None and weight is None):
+            raise Unreadable("a normalisation with a default epsilon, or with a bias and no weight")
+        affine = [t for t in (weight, bias) if t is not None]
+        axis = x.type.rank - len(c.items("normalized_shape"))
+        if any(t.dtype != x.dtype for t in affine):
+            raise Unreadable("a normalisation in two formats")
+        return c.b.make(op, x, *affine, axis=axis, epsilon=float(c.number("eps")))
+
+    return row
+
+
 def kl_div(c: Call) -> Value:
     """t·(ln t − x), with 0·ln 0 = 0; e^t·(t − x) when the target is a logarithm."""
     x, t = c.operand("self"), c.operand("target")
@@ -354,6 +371,8 @@ REDUCE_ROWS: dict[str, Row] = {
     "nll_loss.default": nll_loss,
     "nll_loss_nd.default": nll_loss,
     "nll_loss2d.default": nll_loss,
+    "layer_norm.default": normalised("layer_norm"),
+    "rms_norm.default": normalised("rms_norm"),
     "kl_div.default": kl_div,
     "binary_cross_entropy_with_logits.default": bce_with_logits,
     "scaled_dot_product_attention.default": attention,

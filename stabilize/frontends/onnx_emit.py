@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from stabilize.errors import ShapeError
 from stabilize.formats import is_float
+from stabilize.frontends import onnx_norms
 from stabilize.frontends.onnx_emitter import CannotEmit, Emit, Emitter, Names, Place, Ref
 from stabilize.frontends.onnx_expand import ELEMENTARY, EXPANSIONS, bce_rows, logcumsumexp
 from stabilize.frontends.onnx_rows import NOTHING_IGNORED
@@ -375,6 +376,8 @@ ROWS: dict[str, Emit] = {
     "nll_loss": partial(_class_loss, "NegativeLogLikelihoodLoss"),
     "bce_with_logits": partial(_wide, _rule(_bce)),
     "attention": _rule(_attention),
+    "layer_norm": onnx_norms.emit,
+    "rms_norm": onnx_norms.emit,
 }  # fmt: skip
 
 

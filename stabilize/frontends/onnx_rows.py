@@ -6,6 +6,7 @@ import math
 from functools import partial, reduce
 
 from stabilize.formats import is_float
+from stabilize.frontends import onnx_norms
 from stabilize.frontends.onnx_call import Call, Refused, Row, normal
 from stabilize.frontends.onnx_types import DTYPES, rounded
 from stabilize.graph.build import constant_of, element_count
@@ -343,4 +344,6 @@ ROWS: dict[str, Row] = {
     "Einsum": _einsum,
     "SoftmaxCrossEntropyLoss": partial(_loss, "cross_entropy"),
     "NegativeLogLikelihoodLoss": partial(_loss, "nll_loss"),
+    "LayerNormalization": partial(onnx_norms.read, "layer_norm"),
+    "RMSNormalization": partial(onnx_norms.read, "rms_norm"),
 }  # fmt: skip

@@ -217,6 +217,14 @@ def _attention(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
     return TensorType(types[0].dtype, (*broadcast([q[:-2], k[:-2], v[:-2]]), q[-2], v[-1]))
 
 
+def _normalised(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    axis = _axis(types, attrs)
+    for affine in types[1:]:
+        if affine.shape != types[0].shape[axis:]:
+            raise ShapeError(f"normalising {types[0].shape} from axis {axis} with a weight of shape {affine.shape}")
+    return TensorType(_same_dtype(types), types[0].shape)
+
+
 def _constant(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
     return TensorType(cast(str, attrs["dtype"]), cast("tuple[Dim, ...]", attrs["shape"]))
 
@@ -289,6 +297,11 @@ _ROWS: tuple[Primitive, ...] = (
     Primitive("log_softmax", "scan", (1, 1), ("axis",), _along, "x − ln Σ eˣ"),
     Primitive("topk_values", "selection", (1, 1), _TOPK, _topk(None), "the k largest (or smallest) along an axis"),
     Primitive("topk_indices", "selection", (1, 1), _TOPK, _topk("int64"), "where they stand"),
+    Primitive(
+        "layer_norm", "fused", (1, 3), ("axis", "epsilon"), _normalised,
+        "(x − E[x])/√(E[(x − E[x])²] + ε) over the axes from `axis` on, times a weight, plus a bias",
+    ),
+    Primitive("rms_norm", "fused", (1, 2), ("axis", "epsilon"), _normalised, "x/√(E[x²] + ε), times a weight"),
     # products
     Primitive("matmul", "product", (2, 2), (), _matmul, "matrix product, batched as in NumPy"),
     # layout

@@ -235,6 +235,14 @@ def _attention(value: Value, operands: Sequence[torch.Tensor], sizes: Mapping[st
     return cast("tuple[torch.Tensor, torch.Tensor]", result)[0]
 
 
+def _normalised(function: Callable[..., torch.Tensor]) -> Rule:
+    def rule(value: Value, operands: Sequence[torch.Tensor], sizes: Mapping[str, int]) -> torch.Tensor:
+        x = operands[0]
+        return function(x, x.shape[value.axes[0] :], *operands[1:], eps=cast(float, value.attr("epsilon")))
+
+    return rule
+
+
 def _vector_norm(x: torch.Tensor, value: Value) -> torch.Tensor:
     """Half-precision kernels sum squares in float32; the gradient at 0 is 0."""
     if not value.axes:  # torch would take them all
@@ -323,5 +331,7 @@ EXECUTE: dict[str, Rule] = {
     "cross_entropy": _class_loss(F.cross_entropy),
     "nll_loss": _class_loss(F.nll_loss),
     "bce_with_logits": _bce,
+    "layer_norm": _normalised(F.layer_norm),
+    "rms_norm": _normalised(F.rms_norm),
     "attention": _attention,
 }

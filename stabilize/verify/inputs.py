@@ -15,7 +15,7 @@ from typing import Final, cast, final
 
 import torch
 
-from stabilize.formats import FORMATS, Format, is_float
+from stabilize.formats import FLOAT16, FORMATS, Format, is_float
 from stabilize.graph.build import constant_of
 from stabilize.graph.ops import LAYOUT
 from stabilize.graph.value import Value, cone
@@ -38,7 +38,7 @@ _ADDITIVE: Final = LAYOUT | {
 
 
 #: Primitives that add many numbers up.
-_SUMMING: Final = frozenset({"sum", "mean", "matmul", "cumsum", "norm", "layer_norm", "rms_norm", "group_norm"})
+_SUMMING: Final = frozenset({"sum", "mean", "matmul", "cumsum", "norm", "layer_norm", "rms_norm"})
 
 
 @final
@@ -93,7 +93,7 @@ _FAMILIES: Final = (
 
 #: Besides, for sums without exponentials: what breaks means of squares, norms and dot products.
 _MOMENTS: Final = (
-    ("offset", True, False),
+    ("offset", False, False),  # a gradient of a normalised row is as ill-conditioned as the row
     ("great", True, False),
     ("minute", True, False),
     ("zero_row", True, False),
@@ -117,6 +117,8 @@ class _Source:
         self.exponents = _reaching_exponential(roots, leaves)
         self.masks = _masked_by(roots, leaves)
         self.bounds = index_bounds(roots, leaves)
+        #: whether a normalisation of the host is among them
+        self.normalises = any(v.op in ("layer_norm", "rms_norm") for v in cone(roots, leaves))
         #: whether the roots sum, and take no exponential of what they are given
         self.averages = not _drivers(roots, leaves) and any(v.op in _SUMMING for v in cone(roots, leaves))
 
@@ -240,8 +242,12 @@ class _Source:
         return self._normal(leaf) + 2.0 ** (_format(leaf).precision / 2 + 1.3)
 
     def great(self, leaf: Value, exponent: bool) -> torch.Tensor:
-        """Numbers whose squares overflow: 1.8e19 and more in float32, 256 in float16."""
-        return self._normal(leaf) * 2.0 * math.sqrt(_format(leaf).max)
+        """Numbers whose squares overflow: 1.8e19 and more in float32, 256 in float16.
+
+        The hosts' normalisations are taken as they are, and they sum squares in float32 or float64.
+        """
+        fmt = FLOAT16 if self.normalises else _format(leaf)
+        return self._normal(leaf) * 2.0 * math.sqrt(fmt.max)
 
     def minute(self, leaf: Value, exponent: bool) -> torch.Tensor:
         """Numbers whose squares underflow."""

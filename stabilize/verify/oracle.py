@@ -213,4 +213,6 @@ ORACLE: dict[str, Rule] = {
     "nll_loss": fused.nll_loss,
     "bce_with_logits": fused.bce_with_logits,
     "attention": fused.attention,
+    "layer_norm": fused.layer_norm,
+    "rms_norm": fused.rms_norm,
 }

@@ -1,4 +1,4 @@
-"""Rules of the oracle for fused losses and attention, by their definitions."""
+"""Rules of the oracle for fused losses, attention and normalisations, by their definitions."""
 
 from __future__ import annotations
 
@@ -131,3 +131,36 @@ def attention(context: Context, value: Value, operands: Sequence[OracleArray]) -
         empty = all(not isinstance(s, arb) and s == -float("inf") for s in row)
         weights[index] = [ZERO] * len(row) if empty else arithmetic.softmax(row)
     return matmul(context, weights, v)
+
+
+def layer_norm(context: Context, value: Value, operands: Sequence[OracleArray]) -> OracleArray:
+    """(x − E[x])/√(E[(x − E[x])²] + ε)·w + b."""
+    return _normalised(context, value, operands, centred=True)
+
+
+def rms_norm(context: Context, value: Value, operands: Sequence[OracleArray]) -> OracleArray:
+    """x/√(E[x²] + ε)·w."""
+    return _normalised(context, value, operands, centred=False)
+
+
+def _normalised(
+    context: Context, value: Value, operands: Sequence[OracleArray], *, centred: bool
+) -> OracleArray:
+    arithmetic, epsilon = context.reals, arb(cast(float, value.attr("epsilon")))
+    x, affine = operands[0], [cast("list[Scalar]", list(o.flat)) for o in operands[1:]]
+    shape = x.shape[value.axes[0] :]
+    width = int(np.prod(shape, dtype=np.int64))
+    result = np.empty((x.size // max(width, 1), width), dtype=object)
+    for i, row in enumerate(cast("list[list[Scalar]]", x.reshape((-1, width)).tolist() if x.size else [])):
+        if centred:
+            mean = arithmetic.div(arithmetic.sum(row), arb(width))
+            row = [arithmetic.sub(v, mean) for v in row]
+        square = arithmetic.div(arithmetic.sum([arithmetic.mul(v, v) for v in row]), arb(width))
+        root = arithmetic.sqrt(arithmetic.add(square, epsilon))
+        row = [arithmetic.div(v, root) for v in row]
+        if affine:
+            row = [arithmetic.mul(v, w) for v, w in zip(row, affine[0], strict=True)]
+        if len(affine) > 1:
+            row = [arithmetic.add(v, b) for v, b in zip(row, affine[1], strict=True)]
+        result[i, :] = row
+    return result.reshape(x.shape)

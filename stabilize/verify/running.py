@@ -290,6 +290,24 @@ def _fused(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scal
     return torch.full_like(v, magnitude) + v.abs(), torch.zeros_like(v)
 
 
+def _normalised(value: Value, v: torch.Tensor, operands: Sequence[Term], scales: Scales) -> Bound:
+    """d x̂ᵢ = (dxᵢ − E[dx] − x̂ᵢ·E[x̂·dx])/σ, and the roundings of x − E[x], of a weight and of a bias."""
+    x = operands[0]
+    axes = tuple(range(value.axes[0], x.v.dim()))
+    n = max(1, int(np.prod([x.v.shape[a] for a in axes], dtype=np.int64)))
+    mean = x.v.mean(axes, keepdim=True) if value.op == "layer_norm" else torch.zeros(())
+    epsilon = cast(float, value.attr("epsilon"))
+    sigma = ((x.v - mean).pow(2).mean(axes, keepdim=True) + epsilon).sqrt()
+    unit = ((x.v - mean) / sigma).abs()
+    dx = x.error + (n * x.v.abs() + mean.abs() if value.op == "layer_norm" else 0.0)
+    error = (dx + dx.mean(axes, keepdim=True) + unit * (unit * dx).mean(axes, keepdim=True)) / sigma + n * unit
+    for affine in operands[1:2]:
+        error = error * affine.v.abs() + unit * affine.error
+    for affine in operands[2:]:
+        error = error + affine.error
+    return error + 2 * v.abs(), x.exponent
+
+
 def _layout(sizes: Mapping[str, int]) -> Rule:
     """Errors are moved about as the elements are."""
 
@@ -370,4 +388,6 @@ _RULES: dict[str, Rule] = {
     "nll_loss": _fused,
     "bce_with_logits": _fused,
     "attention": _fused,
+    "layer_norm": _normalised,
+    "rms_norm": _normalised,
 }

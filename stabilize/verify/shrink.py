@@ -152,6 +152,8 @@ def _counted(values: Sequence[Value]) -> set[Dim]:
         shape = value.operands[0].shape if value.operands else ()
         if value.op == "mean":
             found |= {shape[a] for a in value.axes}
+        elif value.op in ("layer_norm", "rms_norm"):
+            found |= set(shape[value.axes[0] :])
         elif value.op == "attention" and value.attr("scale") is None:
             found |= set(shape[-1:])
         elif value.op in ("cross_entropy", "nll_loss", "bce_with_logits"):

@@ -76,6 +76,8 @@ def _reduced_length(value: Value) -> int:
         return math.prod(shape)
     if value.op in ("sum", "mean", "prod", "logsumexp", "max", "min", "norm"):
         return math.prod(shape[a] for a in value.axes)
+    if value.op in ("layer_norm", "rms_norm"):
+        return math.prod(shape[value.axes[0] :])
     if value.op in ("softmax", "log_softmax", "cumsum", "cumprod", "logcumsumexp"):
         return shape[value.axes[0]]
     return 1

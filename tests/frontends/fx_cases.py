@@ -219,6 +219,10 @@ CASES: dict[str, list[Case]] = {
         _call(CUBE, CUBE, CUBE, torch.ones(3, 3).tril() > 0),
         _call(CUBE, CUBE, CUBE, _randn(3, 3)),
     ],
+    "layer_norm.default": [
+        _call(X, [5]), _call(CUBE, [3, 4], _randn(3, 4), _randn(3, 4), 1e-3), _call(HALF * 300, [5], ROW.half()),
+    ],
+    "rms_norm.default": [_call(X, [5], None, 1e-6), _call(CUBE, [4], _randn(4), 1e-3), _call(HALF, [5], None, 1e-3)],
     # layout and casts
     "to.dtype": [_call(X, torch.float64), _call(X, torch.float32), _call(X, torch.int64)],
     "to.device": [_call(X, torch.device("cpu"), torch.float16)],

@@ -113,7 +113,7 @@ CASES: dict[str, list[Make]] = {
         lambda b, v: b.make("where", v["mask"], b.constant(0.0, v["x"].dtype), b.constant(1.0, v["x"].dtype)),
         lambda b, v: b.make("where", v["mask"], b.constant(0, "int64"), b.constant(1, "int64")),
     ],
-    **{op: _reduce(op) for op in ("sum", "mean", "prod", "max", "min", "logsumexp")},
+    **{op: _reduce(op) for op in ("norm", "sum", "mean", "prod", "max", "min", "logsumexp")},
     **{op: _reduce(op, "mask") for op in ("any", "all")},
     "argmax": [lambda b, v: b.make("argmax", v["x"], axis=1, keepdim=True)],
     **{op: _along(op) for op in ("cumsum", "cumprod", "logcumsumexp", "softmax", "log_softmax")},
@@ -141,6 +141,14 @@ CASES: dict[str, list[Make]] = {
         lambda b, v: b.make("nll_loss", v["x"], v["labels"], v["row"], reduction="mean", ignore_index=-100),
     ],
     "bce_with_logits": [_bce("none"), _bce("mean")],
+    "layer_norm": [
+        lambda b, v: b.make("layer_norm", v["cube"], axis=1, epsilon=1e-3),
+        lambda b, v: b.make("layer_norm", v["x"], v["row"], v["row"], axis=1, epsilon=1e-3),
+    ],
+    "rms_norm": [
+        lambda b, v: b.make("rms_norm", v["cube"], axis=1, epsilon=1e-3),
+        lambda b, v: b.make("rms_norm", v["x"], v["row"], axis=1, epsilon=1e-3),
+    ],
     "attention": [
         lambda b, v: b.make("attention", v["cube"], v["cube"], v["cube"], scale=0.25),
         _masked_attention,

@@ -90,6 +90,8 @@ PROGRAMS: dict[str, tuple[Make, tuple[TensorType, ...]]] = {
         lambda b, q, k, v, m: b.make("attention", q, k, v, m, scale=None),
         (f((2, 3, 4)), f((2, 5, 4)), f((2, 5, 6)), f((3, 5))),
     ),
+    "layer_norm": (lambda b, x, w, z: b.make("layer_norm", x, w, z, axis=1, epsilon=2.0**-10), (f(), f((5,)), f((5,)))),
+    "rms_norm": (lambda b, x: b.make("rms_norm", x, axis=1, epsilon=2.0**-10), (f(),)),
 }  # fmt: skip
 
 

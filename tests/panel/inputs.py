@@ -10,6 +10,7 @@ huge     ±10⁴                                               ±10⁴
 masked   −∞ (or a false mask) in some entries of each row   as benign
 dead     one row entirely masked: a genuine singularity     as benign
 nan      one NaN in the first row (with a mask: as benign)  as benign
+offset, hundreds, great, minute, zero: of the role `data`, see `_data`
 small    as benign                                          ±10⁻² … 10⁻¹² (10⁻⁴ in float16); p near 0
 tail     as benign                                          ±(0.3 … 1.6)·ln(1/u), where 1 + eˣ absorbs; p near 1
 """
@@ -27,6 +28,7 @@ from stabilize.formats import FORMATS, Format
 
 SOFT = ("benign", "large", "low", "huge", "masked", "dead", "nan")
 UNMASKED = ("benign", "large", "low", "huge")
+DATA = ("benign", "hundreds", "offset", "great", "minute", "zero", "nan")
 SCALAR = ("benign", "small", "tail", "large")
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in FORMATS}
@@ -50,7 +52,7 @@ class Arg:
     @property
     def differentiable(self) -> bool:
         """Whether a loss is differentiated with respect to it."""
-        return self.role in ("logits", "real", "positive", "queries")
+        return self.role in ("logits", "real", "positive", "queries", "data")
 
 
 def logits(*shape: int, axis: int = -1) -> Arg:
@@ -81,6 +83,11 @@ def values(*shape: int) -> Arg:
 def queries(*shape: int) -> Arg:
     """Vectors whose inner products become exponents: their products overflow exp in the family `large`."""
     return Arg("queries", shape)
+
+
+def data(*shape: int) -> Arg:
+    """Signed numbers that are averaged, squared and multiplied: activations, features, residuals."""
+    return Arg("data", shape)
 
 
 def weights(*shape: int) -> Arg:
@@ -142,6 +149,8 @@ def _generate(arg: Arg, family: str, fmt: Format, g: torch.Generator) -> Tensor:
     elif arg.role in ("real", "positive"):
         x = _real(shape, family, fmt, g)
         x = x.abs() + (1e-3 if family == "benign" else 0.0) if arg.role == "positive" else x
+    elif arg.role == "data":
+        x = _data(shape, family, fmt, g)
     elif arg.role == "probability":
         x = _probability(shape, family, fmt, g)
     elif arg.role == "labels":
@@ -223,6 +232,22 @@ def _real(shape: Shape, family: str, fmt: Format, g: torch.Generator) -> Tensor:
     if family in ("large", "low"):
         near = torch.arange(x.numel()).reshape(shape) % 4 == 0
         return sign * (1.01 + torch.where(near, 0.1, 0.9) * uniform) * fmt.exp_overflow
+    return x
+
+
+def _data(shape: Shape, family: str, fmt: Format, g: torch.Generator) -> Tensor:
+    """Spread 1 around a mean (offset: 1e4 in float32, 110 in float16), around 300, with squares beyond the format on
+    either side (great, minute), and with a row of zeros."""
+    x = torch.randn(shape, generator=g, dtype=torch.float64)
+    if family == "offset":
+        return x + 2.0 ** (fmt.precision / 2 + 1.3)
+    if family in ("hundreds", "great", "minute"):
+        scale = {"hundreds": 300.0, "great": 2 * fmt.max**0.5, "minute": 0.5 * fmt.tiny**0.5}
+        return x.clamp(-3, 3) * scale[family]
+    if family == "zero":
+        x[0] = 0.0
+    if family == "nan":
+        x[(0,) * x.dim()] = torch.nan
     return x
 
 

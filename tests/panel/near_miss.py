@@ -29,6 +29,7 @@ class NearMiss:
 
     exportable: False when the ONNX exporter's own decomposition is not the formula (log1p becomes log(1 + x)).
     differentiable: False when autograd refuses the original (a saved tensor is changed in place).
+    in_float16: the demand there, where it is another one (squares overflow).
     """
 
     name: str
@@ -41,6 +42,10 @@ class NearMiss:
     rows: tuple[tuple[float, ...], ...] = ()
     exportable: bool = True
     differentiable: bool = True
+    in_float16: str | None = None
+
+    def demand_in(self, dtype: str) -> str:
+        return self.in_float16 or self.demand if dtype == "float16" else self.demand
 
 
 class NearMisses:
@@ -60,13 +65,16 @@ class NearMisses:
         rows: tuple[tuple[float, ...], ...] = (),
         exportable: bool = True,
         differentiable: bool = True,
+        in_float16: str | None = None,
     ) -> Callable[[Formula], Formula]:
         """Register the decorated formula."""
 
         def register(fn: Formula) -> Formula:
             self.entries.append(
-                NearMiss(fn.__name__, why, fn, inputs, demand, families, domain, rows, exportable, differentiable)
-            )
+                NearMiss(
+                    fn.__name__, why, fn, inputs, demand, families, domain, rows, exportable, differentiable, in_float16
+                )
+            )  # fmt: skip
             return fn
 
         return register

@@ -281,7 +281,7 @@ def plain_share(x: Tensor) -> Tensor:
     return x / x.sum(-1, keepdim=True)
 
 
-@near("untouched", X, "(x − mean)/std, with nothing exponential", families=("benign",))
+@near("untouched", X, "(x − mean)/std, with nothing exponential", families=("benign",), in_float16="preserved")
 def standardized(x: Tensor) -> Tensor:
     centred = x - x.mean(-1, keepdim=True)
     return centred / (centred.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()

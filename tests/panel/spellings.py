@@ -7,6 +7,7 @@ from tests.panel import (
     spellings_log,
     spellings_losses,
     spellings_models,
+    spellings_norms,
     spellings_scalar,
     spellings_softmax,
     spellings_variants,
@@ -23,6 +24,7 @@ SPELLINGS: tuple[Spelling, ...] = tuple(
         spellings_binary,
         spellings_scalar,
         spellings_models,
+        spellings_norms,
     )
     for entry in module.PANEL.entries
 )

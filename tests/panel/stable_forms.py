@@ -108,6 +108,6 @@ def stable_attention(x: Tensor) -> Tensor:
     return (e / e.sum(-1, keepdim=True)) @ x
 
 
-@near("clean", R, "a two-pass variance", families=("benign",))
+@near("clean", R, "a two-pass variance", families=("benign",), in_float16="preserved")
 def two_pass_variance(x: Tensor) -> Tensor:
     return (x - x.mean(-1, keepdim=True)).pow(2).mean(-1)

@@ -131,7 +131,7 @@ HEALTHY = [
     "return div(e, add(exp(neg(m)), sum(e, axes=(1,), keepdim=True)))",
     "p = topk_values(softmax(x, axis=1), axis=1, k=2, largest=True, sorted=True)\nreturn log(add(p, 0.01)), p",
     "return cross_entropy(x, y, reduction='mean', ignore_index=-100, label_smoothing=0.0)",
-    "return div(x, add(sqrt(sum(mul(x, x), axes=(1,), keepdim=True)), 0.00000001))",
+    "return div(x, sqrt(add(sum(mul(x, x), axes=(1,), keepdim=True), 0.00000001)))",
     "return div(sub(x, z), exp(z)), sqrt(cumprod(sub(1.0, x), axis=1))",
     "return mul(mul(x, 0.5), add(tanh(mul(x, 0.8)), 1.0)), mul(x, sigmoid(mul(x, 1.7))), sub(1.0, tanh(x))",
     "e = exp(neg(abs(x)))\nreturn where(ge(x, 0.0), div(1.0, add(1.0, e)), div(e, add(1.0, e)))",

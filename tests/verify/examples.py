@@ -88,6 +88,8 @@ EXAMPLES = {
     "cross_entropy": "cross_entropy(x, y, w, reduction='mean', ignore_index=1, label_smoothing=0.1)",
     "nll_loss": "nll_loss(x, y, w, reduction='mean', ignore_index=-100)",
     "bce_with_logits": "bce_with_logits(x, p, reduction='sum')",
+    "layer_norm": "layer_norm(x, w, neg(w), axis=1, epsilon=0.001)",
+    "rms_norm": "rms_norm(x, w, axis=1, epsilon=0.001)",
     "attention": "attention(q, k, v, scale=0.5)",
 }
 
