@@ -154,7 +154,7 @@ def _condition(fmt: Format) -> str:
     return f"entries above {_ROOT:.4g} in {fmt.name}"
 
 
-RULE = Rule(
-    "STB501", "float16-accumulation", frozenset({"mul", "div", "sqrt", "sum", "mean", "add", "sub", "log", "pow", "cast",
-    "neg", "maximum", "minimum"}), match, __doc__, "error", _condition,
+_SINKS = frozenset(
+    {"add", "cast", "div", "log", "maximum", "mean", "minimum", "mul", "neg", "pow", "sqrt", "sub", "sum"}
 )  # fmt: skip
+RULE = Rule("STB501", "float16-accumulation", _SINKS, match, __doc__, "error", _condition)

@@ -84,7 +84,8 @@ class _Beyond:
             return FORMATS[value.dtype].max < abs(float(number)) <= FORMATS["float32"].max
         if not depth or value.op not in _MASKING:
             return False
-        found = any([self.follow(o, depth - 1) for o in value.operands])
+        followed = [self.follow(o, depth - 1) for o in value.operands]
+        found = any(followed)  # all of them are looked at
         if value.op == "mul" and any(abs(constant_of(o) or 0) == math.inf for o in value.operands):
             self.infinite |= any(0.0 in self.ctx.ranges.of(o) for o in value.operands if constant_of(o) is None)
         if value.op == "add" and self._overflows(value):

@@ -17,8 +17,8 @@ x/‖x‖ is 0, below 1e-23 it is 0 and x/‖x‖ is NaN. At x = 0 the gradient 
 Any axes, kept or not. A quotient needs the norm over the same axes, kept or put back.
 
 ## Error
-Relative (n/2 + 4)·u after, at every magnitude; the same before while the squares are in range, total loss beyond. float16
-is summed in float32 and needs no scale.
+Relative (n/2 + 4)·u after, at every magnitude; the same before while the squares are in range, total loss beyond.
+float16 is summed in float32 and needs no scale.
 
 ## Safety
 exact: equal over the reals. A row of zeros keeps its norm 0, with gradient 0, and its x/‖x‖ = NaN. √(Σx² + eps) is left

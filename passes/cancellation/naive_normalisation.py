@@ -1,12 +1,12 @@
 """# naive-normalisation (STB403)
 
 ## What it does
-Finds layer and RMS normalisation by hand, with or without weight and bias, whose variance is E[x²] − E[x]² or whose squares
-are float16 numbers.
+Finds layer and RMS normalisation by hand, with or without weight and bias, whose variance is E[x²] − E[x]² or whose
+squares are float16 numbers.
 
 ## Why it is unstable
-The naive variance cancels: in float32, at a mean of 1e4 and spread 1, it is 0.0 or negative, and the normalised row is off
-by a factor of 300 or NaN. In float16 squares overflow from 256 on, and the normalised row is 0.
+The naive variance cancels: in float32, at a mean of 1e4 and spread 1, it is 0.0 or negative, and the normalised row is
+off by a factor of 300 or NaN. In float16 squares overflow from 256 on, and the normalised row is 0.
 
 ## Example
     (x - x.mean(-1, keepdim=True)) * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) - x.mean(-1, keepdim=True)**2 + eps)
@@ -33,7 +33,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import final
 
-from stabilize.graph.value import Value, cone
+from stabilize.formats import Format
+from stabilize.graph.value import Dim, Value, cone
 from stabilize.passes.cancellation.moments import average, moment, narrowest, terms
 from stabilize.passes.cancellation.naive_variance import read as read_variance
 from stabilize.passes.rule import Context, Proposal, Rule
@@ -43,7 +44,7 @@ from stabilize.passes.scaled import number_of
 @final
 @dataclass(frozen=True, slots=True)
 class Normalised:
-    """(x − E[x])/√(variance + epsilon), or x/√(E[x²] + epsilon), over the axes from `axis` on; times weight, plus bias."""
+    """(x − E[x])/√(variance + epsilon), or x/√(E[x²] + epsilon), over the axes from `axis` on; ·weight + bias."""
 
     op: str
     x: Value
@@ -54,7 +55,7 @@ class Normalised:
     bias: Value | None = None
 
     @property
-    def inner(self) -> tuple[object, ...]:
+    def inner(self) -> tuple[Dim, ...]:
         return self.x.shape[self.axis :]
 
 
@@ -74,7 +75,9 @@ def read(value: Value) -> Normalised | None:
     if value.op == "add":
         for body, bias in _either(value):
             found = _weighted(body)
-            if found is not None and found.weight is not None and bias.shape == found.inner and body.shape == value.shape:
+            if found is None or found.weight is None or body.shape != value.shape:
+                continue
+            if bias.shape == found.inner:
                 return replace(found, bias=bias)
     return _weighted(value)
 
@@ -192,5 +195,8 @@ def _trailing(axes: tuple[int, ...], keepdim: bool, of: Value) -> bool:
     return keepdim and axes == tuple(range(axes[0], of.type.rank)) and moment(of) is None
 
 
-RULE = Rule("STB403", "naive-normalisation", frozenset({"add", "mul", "div"}), match, __doc__, "error",
-            lambda fmt: f"entries above {fmt.max ** 0.5:.4g}, or a mean above {fmt.u ** -0.5:.3g} deviations, in {fmt.name}")  # fmt: skip
+def _condition(fmt: Format) -> str:
+    return f"entries above {fmt.max**0.5:.4g}, or a mean above {fmt.u**-0.5:.3g} deviations, in {fmt.name}"
+
+
+RULE = Rule("STB403", "naive-normalisation", frozenset({"add", "mul", "div"}), match, __doc__, "error", _condition)

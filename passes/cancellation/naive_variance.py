@@ -5,8 +5,8 @@ Finds E[x²] − E[x]² and E[xy] − E[x]E[y] in any scaling: means, sums over 
 softmax or by w over Σw, clamped at 0, under a root.
 
 ## Why it is unstable
-Both terms are about μ², and the difference cancels: in float32, x of mean 1e4 and variance 0.954 gives 0.0, or a negative
-number whose root is NaN. In float16 the squares overflow from 256 on.
+Both terms are about μ², and the difference cancels: in float32, x of mean 1e4 and variance 0.954 gives 0.0, or a
+negative number whose root is NaN. In float16 the squares overflow from 256 on.
 
 ## Example
     x.pow(2).mean(-1) - x.mean(-1).pow(2)

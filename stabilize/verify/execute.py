@@ -247,7 +247,8 @@ def _vector_norm(x: torch.Tensor, value: Value) -> torch.Tensor:
     """Half-precision kernels sum squares in float32; the gradient at 0 is 0."""
     if not value.axes:  # torch would take them all
         return x.abs()
-    return torch.linalg.vector_norm(x, 2, dim=value.axes, keepdim=bool(value.attr("keepdim")))
+    result: torch.Tensor = torch.linalg.vector_norm(x, 2, dim=value.axes, keepdim=bool(value.attr("keepdim")))
+    return result
 
 
 def _softplus(x: torch.Tensor) -> torch.Tensor:

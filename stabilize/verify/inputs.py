@@ -239,7 +239,7 @@ class _Source:
 
     def offset(self, leaf: Value, exponent: bool) -> torch.Tensor:
         """Spread 1 around a mean whose square drowns it: 1e4 in float32, 110 in float16."""
-        return self._normal(leaf) + 2.0 ** (_format(leaf).precision / 2 + 1.3)
+        return self._normal(leaf) + math.exp2(_format(leaf).precision / 2 + 1.3)
 
     def great(self, leaf: Value, exponent: bool) -> torch.Tensor:
         """Numbers whose squares overflow: 1.8e19 and more in float32, 256 in float16.

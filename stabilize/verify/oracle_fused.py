@@ -143,9 +143,7 @@ def rms_norm(context: Context, value: Value, operands: Sequence[OracleArray]) ->
     return _normalised(context, value, operands, centred=False)
 
 
-def _normalised(
-    context: Context, value: Value, operands: Sequence[OracleArray], *, centred: bool
-) -> OracleArray:
+def _normalised(context: Context, value: Value, operands: Sequence[OracleArray], *, centred: bool) -> OracleArray:
     arithmetic, epsilon = context.reals, arb(cast(float, value.attr("epsilon")))
     x, affine = operands[0], [cast("list[Scalar]", list(o.flat)) for o in operands[1:]]
     shape = x.shape[value.axes[0] :]

@@ -28,7 +28,6 @@ from stabilize.formats import FORMATS, Format
 
 SOFT = ("benign", "large", "low", "huge", "masked", "dead", "nan")
 UNMASKED = ("benign", "large", "low", "huge")
-DATA = ("benign", "hundreds", "offset", "great", "minute", "zero", "nan")
 SCALAR = ("benign", "small", "tail", "large")
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in FORMATS}

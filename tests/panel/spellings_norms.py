@@ -15,11 +15,12 @@ PANEL = Panel()
 X = (data(4, 7),)
 XY = (data(4, 7), data(4, 7))
 CENTRED = ("benign", "hundreds", "offset", "nan")
+NORMED = ("benign", "hundreds", "great", "minute", "zero", "nan")
 NARROW = ("benign", "hundreds", "nan")
 
 #: Two passes: relative (n + 4)·u and (n·u·μ/σ)², which is 2 to 4 u where the naive form has lost everything.
 variance = functools.partial(PANEL.add, "variance", rows="21", families=CENTRED, n=64)
-norm = functools.partial(PANEL.add, "norm", rows="22", families=("benign", "hundreds", "great", "minute", "zero", "nan"))
+norm = functools.partial(PANEL.add, "norm", rows="22", families=NORMED)
 normalisation = functools.partial(PANEL.add, "normalisation", rows="21, 27", families=CENTRED, n=64)
 accumulation = functools.partial(PANEL.add, "accumulation", rows="27", families=NARROW)
 masks = functools.partial(PANEL.add, "mask", rows="28", families=("benign", "masked", "dead"))
@@ -299,5 +300,3 @@ def where_mask_log(x: Tensor, m: Tensor) -> Tensor:
 def masked_afterwards(x: Tensor, m: Tensor) -> Tensor:
     p = torch.softmax(x, -1) * m
     return p / p.sum(-1, keepdim=True)
-
-
