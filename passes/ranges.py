@@ -508,7 +508,8 @@ def _r_cast(_: Ranges, v: Value, r: list[Range]) -> Range:
     known = r[0].hi < INF and r[0].lo > -INF
     big = r[0].big or (known and max(abs(r[0].hi), abs(r[0].lo)) > fmt.max)
     # what the host holds in a narrower format is a number of it; a formula may be beyond it
-    held = FORMATS[source.dtype].max if source.op in ("input", "opaque") else INF
+    leaf = source.op in ("input", "opaque") and FORMATS[source.dtype].emax < fmt.emax
+    held = FORMATS[source.dtype].max if leaf else INF
     return Range(max(r[0].lo, -held), min(r[0].hi, held), big, r[0].tiny)
 
 
@@ -572,7 +573,8 @@ RANGE: dict[str, RangeRule] = {
     "norm": _r_norm, "prod": _r_prod, "cumprod": _r_prod, "cumsum": _r_cumsum, "max": _r_same, "min": _r_same,
     "cast": _r_cast, "matmul": _r_matmul, "topk_values": _r_same, "detach": _r_same, "concat": _r_join,
     "reshape": _r_same, "unsqueeze": _r_same, "squeeze": _r_same, "transpose": _r_same, "expand": _r_same,
-    "gather": _r_same, "slice": _r_same, "logsumexp": _r_logsumexp, "logcumsumexp": _r_logsumexp, "logaddexp": _r_logaddexp,
+    "gather": _r_same, "slice": _r_same, "logsumexp": _r_logsumexp, "logcumsumexp": _r_logsumexp,
+    "logaddexp": _r_logaddexp,
     "sin": _r_wave, "cos": _r_wave, "erf": _r_erf, "erfc": _r_erfc, "floor": _r_floor, "xlogy": _r_loss,
     "cross_entropy": _r_loss, "nll_loss": _r_loss, "bce_with_logits": _r_loss, "attention": _r_attention,
     "layer_norm": _r_loss, "rms_norm": _r_loss,
