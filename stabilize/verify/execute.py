@@ -247,8 +247,8 @@ def _vector_norm(x: torch.Tensor, value: Value) -> torch.Tensor:
     """Half-precision kernels sum squares in float32; the gradient at 0 is 0."""
     if not value.axes:  # torch would take them all
         return x.abs()
-    result: torch.Tensor = torch.linalg.vector_norm(x, 2, dim=value.axes, keepdim=bool(value.attr("keepdim")))
-    return result
+    result = torch.ops.aten.linalg_vector_norm(x, 2, list(value.axes), bool(value.attr("keepdim")))
+    return cast(torch.Tensor, result)
 
 
 def _softplus(x: torch.Tensor) -> torch.Tensor:
