@@ -75,8 +75,12 @@ def slots(model: ir.Model) -> dict[str, Slot]:
 
 def taken_out(model: ir.Model, outer: Reader, names: Names) -> Iterator[tuple[str, ir.Model, Inside]]:
     """The graphs inside the main graph of `model`, which is used up. outer: has read a copy of it."""
+    typed = slots(outer.model)
     for name, slot in slots(model).items():
         graph = slot.graph
+        for value, inferred in zip(graph.inputs, typed[name].graph.inputs, strict=True):
+            if value.type is None:  # as is allowed inside
+                value.type, value.shape = inferred.type, inferred.shape
         captured = _captured(graph)
         own = {v.name for v in (*graph.inputs, *graph.initializers.values())}
         if own & {v.name for v in captured}:
@@ -170,6 +174,8 @@ def _unlifted(graph: ir.Graph, inside: Inside, around: Mapping[str | None, ir.Va
     stand_ins = [v for v in (*graph.inputs, *graph.initializers.values()) if v.name in captured]
     _substitute(graph, {v: around[v.name] for v in stand_ins})
     kept = [v for v in graph.inputs if v.name not in captured]
+    for value, before in zip(kept, original.inputs, strict=True):
+        value.type, value.shape = before.type, before.shape
     graph.inputs.clear()
     graph.inputs.extend(kept)
     for value in stand_ins:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, final
@@ -206,9 +206,20 @@ def _proto(model: OnnxModel) -> onnx.ModelProto:
 
 def _check_not_random(proto: onnx.ModelProto, name: str) -> None:
     """UsageError for draws without a seed: two runs of the same model would differ."""
-    for node in proto.graph.node:
-        if node.op_type in _RANDOM and not any(a.name == "seed" for a in node.attribute):
-            raise UsageError(f"{name} draws random numbers ({node.op_type} {node.name!r}): give it a seed attribute")
+    for nodes in (proto.graph.node, *(function.node for function in proto.functions)):
+        for node in _with_inner(nodes):
+            if node.op_type in _RANDOM and not any(a.name == "seed" for a in node.attribute):
+                raise UsageError(
+                    f"{name} draws random numbers ({node.op_type} {node.name!r}): give it a seed attribute"
+                )
+
+
+def _with_inner(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """`nodes`, and those of the graphs inside them."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            yield from _with_inner(attribute.g.node)
 
 
 def _is_external(proto: onnx.ModelProto) -> bool:

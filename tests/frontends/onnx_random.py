@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
 FLOAT = TensorProto.FLOAT
+TRUE = helper.make_tensor("true", TensorProto.BOOL, [], [1])
+
+Constant: TypeAlias = Callable[[str], tuple[list[onnx.NodeProto], str]]
 
 #: Formulas of one matrix: operators by name, operands by number (0 is the input), constants in between.
 FORMULAS: dict[str, list[tuple[str, list[int | str]]]] = {
@@ -45,6 +49,7 @@ class Maker:
         inputs = [*matrix[-2:], helper.make_tensor_value_info("c", TensorProto.BOOL, [])]
         constants = [
             helper.make_tensor("axes", TensorProto.INT64, [1], [1]),
+            helper.make_tensor("first", TensorProto.INT64, [1], [0]),
             helper.make_tensor("one", FLOAT, [], [1]),
             helper.make_tensor("two", TensorProto.INT64, [], [2]),
             helper.make_tensor("go", TensorProto.BOOL, [], [1]),
@@ -65,18 +70,19 @@ class Maker:
     def _inside(self, name: str) -> tuple[list[onnx.NodeProto], str]:
         """A constant made here, as a function needs it."""
         made = self.fresh(name)
-        value: dict[str, object] = {"axes": {"value_ints": [1]}, "one": {"value_float": 1.0}}[name]  # type: ignore[assignment]
+        value: dict[str, Any] = {"axes": {"value_ints": [1]}, "one": {"value_float": 1.0}, "c": {"value": TRUE}}[name]
         return [helper.make_node("Constant", [], [made], **value)], made
 
     def _nodes(
-        self, values: Sequence[str], depth: int, constant: Callable[[str], tuple[list[onnx.NodeProto], str]], count: int
+        self, values: Sequence[str], depth: int, constant: Constant, count: int
     ) -> tuple[list[onnx.NodeProto], list[str]]:
         nodes: list[onnx.NodeProto] = []
         known = list(values)
         in_function = constant == self._inside
         for _ in range(count):
             kinds = ["formula"] * 4 + ["sum"] + (["call"] if self.functions else [])
-            kinds += ["if", "loop", "scan"] if depth and not in_function else []
+            kinds += ["if"] if depth else []
+            kinds += ["loop", "scan"] if depth and not in_function else []
             kind = self.choice.choice(kinds)
             if kind == "formula":
                 nodes += self._formula(known, constant)
@@ -90,17 +96,14 @@ class Maker:
                 nodes.append(helper.make_node(function, [self.choice.choice(known)], [name], domain="local"))
                 known.append(name)
             else:
-                made = {"if": self._if, "loop": self._loop, "scan": self._scan}[kind](known, depth - 1)
-                nodes.append(made)
-                known.append(made.output[-1])
+                nodes += {"if": self._if, "loop": self._loop, "scan": self._scan}[kind](known, depth - 1, constant)
+                known.append(nodes[-1].output[0])
         # tanh keeps what loops feed back moderate
         last = self.fresh("v")
         nodes.append(helper.make_node("Tanh", [known[-1]], [last]))
         return nodes, [*known[len(values) :], last]
 
-    def _formula(
-        self, known: list[str], constant: Callable[[str], tuple[list[onnx.NodeProto], str]]
-    ) -> list[onnx.NodeProto]:
+    def _formula(self, known: list[str], constant: Constant) -> list[onnx.NodeProto]:
         nodes: list[onnx.NodeProto] = []
         names = [self.choice.choice(known)]
         for op_type, operands in FORMULAS[self.choice.choice(list(FORMULAS))]:
@@ -116,45 +119,52 @@ class Maker:
         return nodes
 
     def _graph(
-        self, known: Sequence[str], depth: int, inputs: Sequence[onnx.ValueInfoProto], shape: list[int | str]
+        self, known: Sequence[str], depth: int, constant: Constant, state: Sequence[str] = ()
     ) -> tuple[list[onnx.NodeProto], onnx.ValueInfoProto]:
-        nodes, values = self._nodes(
-            [*known, *(i.name for i in inputs)], depth, self._outside, self.choice.randrange(1, 4)
-        )
-        return nodes, helper.make_tensor_value_info(values[-1], FLOAT, shape)
+        nodes, values = self._nodes([*known, *state], depth, constant, self.choice.randrange(1, 4))
+        return nodes, helper.make_tensor_value_info(values[-1], FLOAT, ["n", 4])
 
-    def _if(self, known: Sequence[str], depth: int) -> onnx.NodeProto:
+    def _if(self, known: Sequence[str], depth: int, constant: Constant) -> list[onnx.NodeProto]:
+        before, condition = constant("c")
         branches = {}
         for name in ("then_branch", "else_branch"):
-            nodes, output = self._graph(known, depth, (), ["n", 4])
+            nodes, output = self._graph(known, depth, constant)
+            if constant == self._inside:  # in a function, sizes are of the call
+                output.type.tensor_type.ClearField("shape")
             branches[name] = helper.make_graph(nodes, self.fresh("branch"), [], [output])
-        return helper.make_node("If", ["c"], [self.fresh("v")], **branches)
+        return [*before, helper.make_node("If", [condition], [self.fresh("v")], **branches)]
 
-    def _loop(self, known: Sequence[str], depth: int) -> onnx.NodeProto:
+    def _loop(self, known: Sequence[str], depth: int, constant: Constant) -> list[onnx.NodeProto]:
+        """Two steps; what comes out is the mean of the states."""
         state = helper.make_tensor_value_info(self.fresh("state"), FLOAT, ["n", 4])
         step = helper.make_tensor_value_info(self.fresh("step"), TensorProto.INT64, [])
         go = helper.make_tensor_value_info(self.fresh("go"), TensorProto.BOOL, [])
-        nodes, output = self._graph(known, depth, [state], ["n", 4])
+        nodes, output = self._graph(known, depth, constant, [state.name])
         again = helper.make_tensor_value_info(self.fresh("again"), TensorProto.BOOL, [])
         nodes.append(helper.make_node("Identity", [go.name], [again.name]))
-        body = helper.make_graph(nodes, self.fresh("body"), [step, go, state], [again, output])
-        return helper.make_node("Loop", ["two", "go", self.choice.choice(known)], [self.fresh("v")], body=body)
+        each = helper.make_tensor_value_info(self.fresh("each"), FLOAT, ["n", 4])
+        nodes.append(helper.make_node("Neg", [output.name], [each.name]))
+        body = helper.make_graph(nodes, self.fresh("body"), [step, go, state], [again, output, each])
+        last, all_of_them = self.fresh("v"), self.fresh("v")
+        loop = helper.make_node("Loop", ["two", "go", self.choice.choice(known)], [last, all_of_them], body=body)
+        mean = helper.make_node("ReduceMean", [all_of_them, "first"], [self.fresh("v")], keepdims=0)
+        return [loop, mean]
 
-    def _scan(self, known: Sequence[str], depth: int) -> onnx.NodeProto:
+    def _scan(self, known: Sequence[str], depth: int, constant: Constant) -> list[onnx.NodeProto]:
         """Over the rows: each is a matrix of one row again, beside which the values around are too tall."""
         row = helper.make_tensor_value_info(self.fresh("row"), FLOAT, [4])
         flat, tall = self.fresh("v"), self.fresh("v")
-        nodes, values = self._nodes([tall], 0, self._outside, 2)
+        nodes, values = self._nodes([tall], 0, constant, 2)
         nodes.insert(0, helper.make_node("Reshape", [row.name, flat], [tall]))
         shape = helper.make_tensor(flat, TensorProto.INT64, [2], [1, 4])
         nodes.append(helper.make_node("Squeeze", [values[-1]], [self.fresh("v")]))
         output = helper.make_tensor_value_info(nodes[-1].output[0], FLOAT, [4])
         body = helper.make_graph(nodes, self.fresh("body"), [row], [output], [shape])
-        return helper.make_node("Scan", [self.choice.choice(known)], [self.fresh("v")], body=body, num_scan_inputs=1)
+        return [helper.make_node("Scan", [self.choice.choice(known)], [self.fresh("v")], body=body, num_scan_inputs=1)]
 
     def _function(self) -> onnx.FunctionProto:
         name = self.fresh("f")
-        nodes, values = self._nodes(["a"], 0, self._inside, self.choice.randrange(1, 4))
+        nodes, values = self._nodes(["a"], self.choice.randrange(2), self._inside, self.choice.randrange(1, 4))
         imports = [helper.make_opsetid("", 18), helper.make_opsetid("local", 1)]
         return helper.make_function("local", name, ["a"], values[-1:], nodes, imports)
 

@@ -8,6 +8,7 @@ import onnx_ir as ir
 import pytest
 
 import stabilize
+from stabilize.errors import UsageError
 from stabilize.frontends.onnx import OnnxHost, open_onnx
 from tests.frontends.onnx_support import ROWS, close, model, names_of, op_types, optimized, run, softmax
 
@@ -286,3 +287,37 @@ def test_many_bodies_of_one_graph() -> None:
     proto = model(f"g (float[4] x, bool c) => ({outputs}) <float[4] w = {{1, 2, 3, 4}}> {{ {' '.join(nodes)} }}")
     assert len(open_onnx(proto).bodies()) == 80
     assert stabilize.optimize(proto).SerializeToString() == proto.SerializeToString()
+
+
+def test_inputs_of_a_body_that_have_no_type() -> None:
+    """Inside, types may be left out: what a scan hands to its body is known from outside."""
+    proto = model(SCAN)
+    inner = body(proto, (0, "body"))
+    for value in inner.input:
+        value.ClearField("type")
+    fixed = optimized(proto)
+    assert body(fixed, (0, "body")).input == inner.input
+    last, y = run(fixed, {"x": ROWS})
+    truth = np.log(np.exp(ROWS.astype(np.float64)).sum(1))
+    close(y, truth)
+    close(last, truth.sum())
+    given = ir.from_proto(proto)
+    rewritten = ir.to_proto(stabilize.optimize(given))
+    assert not any(value.HasField("type") for value in body(rewritten, (0, "body")).input)
+
+
+@pytest.mark.parametrize("opset", [11, 13, onnx.defs.onnx_opset_version()])
+def test_from_the_oldest_opset_to_the_newest(opset: int) -> None:
+    text = LOOP
+    if opset < 13:
+        text = LOOP.replace("(e, axes)", "(e)").replace("keepdims = 1", "keepdims = 1, axes = [1]")
+        text = text.replace("int64[1] axes = {1}, ", "")
+    fixed = stabilize.optimize(model(text, opset, 10))
+    onnx.checker.check_model(fixed, full_check=True)
+    assert [n.op_type for n in body(fixed, (0, "body")).node] == ["Identity", "Softmax"]
+
+
+def test_draws_inside_a_body_are_seen_by_certify() -> None:
+    proto = model(BRANCHES.replace("b = Div (e, s)", "d = RandomUniformLike (e)  b = Add (d, s)"))
+    with pytest.raises(UsageError, match="draws random numbers"):
+        stabilize.certify(proto, proto)
