@@ -17,19 +17,25 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stabilize.frontends.fx_modes import Modes
-from stabilize.frontends.fx_types import Fake
+from stabilize.frontends.fx_types import Fake, operator_of, parameters_of
 
-Casts: TypeAlias = Mapping[int, torch.dtype]
-"""`id` of a tensor argument → the dtype that autocast casts it to."""
+Casts: TypeAlias = Sequence[tuple[torch.Tensor, torch.dtype]]
+"""Tensor arguments, and the dtype that autocast casts each to."""
+
+Mode: TypeAlias = AbstractContextManager[object]
 
 
 @final
 @dataclass(frozen=True)
 class Ran:
-    """A call on fake tensors. casts: of its arguments, by autocast; None when autocast reached deeper."""
+    """A call on fake tensors.
+
+    casts: of its arguments, by autocast; None when autocast reached deeper. narrows: whether one of them loses digits.
+    """
 
     result: Fake
     casts: Casts | None
+    narrows: bool = False
 
 
 def run(
@@ -37,13 +43,31 @@ def run(
     args: Sequence[object],
     kwargs: Mapping[str, object],
     modes: Modes,
-    fake_mode: AbstractContextManager[object],
+    mode: Mode,
 ) -> Ran:
     """Run a call as it would run where these modes hold."""
-    with fake_mode, modes.entered(), _Seen() as on:
-        result = target(*args, **kwargs)
     if not concerns(args, kwargs, modes):
-        return Ran(result, {})
+        with mode, Modes(modes.grad).entered():
+            return Ran(target(*args, **kwargs), [])
+    with mode, modes.entered(), _Seen() as on:
+        result = target(*args, **kwargs)
+    if on.texts == _without(target, args, kwargs, modes, mode):
+        return Ran(result, [])
+    casts = _cast(target, args, kwargs, on, modes, mode) or _chosen(target, args, kwargs, on, modes, mode)
+    if casts is None:
+        return Ran(result, None)
+    return Ran(result, casts, any(torch.promote_types(d, t.dtype) != d for t, d in casts))
+
+
+def _cast(
+    target: Callable[..., object],
+    args: Sequence[object],
+    kwargs: Mapping[str, object],
+    on: _Seen,
+    modes: Modes,
+    mode: Mode,
+) -> Casts | None:
+    """The arguments that are cast first, when that explains the rest."""
     given = {id(t): t for t in _floats((args, kwargs))}
     casts: dict[int, torch.dtype] = {}
     rest = list(on.calls)
@@ -55,12 +79,42 @@ def run(
     def converted(leaf: object) -> object:
         return leaf.to(casts[id(leaf)]) if isinstance(leaf, torch.Tensor) and id(leaf) in casts else leaf
 
-    with fake_mode, Modes(modes.grad).entered():
+    with mode:
         args, kwargs = pytree.tree_map(converted, (tuple(args), dict(kwargs)))
-        with _Seen() as off:
-            target(*args, **kwargs)
-    same = [c.text for c in off.calls] == [c.text for c in rest]
-    return Ran(result, casts if same else None)
+    same = [c.text for c in rest] == _without(target, args, kwargs, modes, mode)
+    return [(given[i], dtype) for i, dtype in casts.items()] if same else None
+
+
+def _chosen(
+    target: Callable[..., object],
+    args: Sequence[object],
+    kwargs: Mapping[str, object],
+    on: _Seen,
+    modes: Modes,
+    mode: Mode,
+) -> Casts | None:
+    """The argument of an operator that takes a dtype to compute in (`sum`, `softmax`), when autocast chooses that."""
+    operator = operator_of(target)
+    names = [p.name for p in parameters_of(operator)] if operator is not None else []
+    floats = _floats((args, kwargs))
+    if "dtype" not in names or len(floats) != 1 or "dtype" in kwargs or len(args) > names.index("dtype"):
+        return None
+    same = on.texts == _without(target, args, {**kwargs, "dtype": torch.float32}, modes, mode)
+    return [(floats[0], torch.float32)] if same else None
+
+
+def _without(
+    target: Callable[..., object],
+    args: Sequence[object],
+    kwargs: Mapping[str, object],
+    modes: Modes,
+    mode: Mode,
+) -> list[str]:
+    """The operators that a call without autocast comes down to."""
+    seen = _Seen()
+    with mode, Modes(modes.grad).entered(), seen:
+        target(*args, **kwargs)
+    return seen.texts
 
 
 def concerns(args: Sequence[object], kwargs: Mapping[str, object], modes: Modes) -> bool:
@@ -92,6 +146,10 @@ class _Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.calls: list[_Call] = []
         self._kept: list[object] = []  # so that no `id` is given twice
 
+    @property
+    def texts(self) -> list[str]:
+        return [c.text for c in self.calls]
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
@@ -112,7 +170,7 @@ def _described(argument: object) -> str:
     return str(argument)
 
 
-def fake_mode_of(fakes: Iterable[Fake]) -> AbstractContextManager[object]:
+def fake_mode_of(fakes: Iterable[Fake]) -> Mode:
     """The mode of fake tensors that some of these have."""
     modes = (f.fake_mode for f in pytree.tree_leaves(list(fakes)) if isinstance(f, FakeTensor))
     return next(modes, None) or FakeTensorMode(allow_non_fake_inputs=True)

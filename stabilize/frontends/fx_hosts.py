@@ -26,7 +26,7 @@ from torch.utils import _pytree as pytree
 
 from stabilize.errors import ModelError
 from stabilize.frontends.fx_bodies import Body, bodies_of, exchange
-from stabilize.frontends.fx_inputs import placeholder_inputs
+from stabilize.frontends.fx_inputs import is_compiled, placeholder_inputs
 from stabilize.frontends.fx_modes import Modes
 from stabilize.frontends.fx_patch import apply, refusal, unavailable
 from stabilize.frontends.fx_program import Leaf, Program, Reading, own_program
@@ -118,7 +118,9 @@ class FxHost:
     def _planning(self) -> HostGraph:
         """The host graph itself, to plan with and never to change."""
         if self._plans is None:
-            self._plans = self._host_graph(self._program.host)
+            # under autocast plans are rehearsed, in a copy
+            rehearsed = any(m.autocast for m in self._reading.facts.modes)
+            self._plans = self._host_graph(copy_graph(self._program.host) if rehearsed else self._program.host)
         return self._plans
 
 
@@ -219,7 +221,8 @@ class GraphModuleHost(FxHost):
     def __init__(self, module: fx.GraphModule, example_inputs: object, modes: Modes | None = None) -> None:
         self.module = module
         self._example_inputs = example_inputs
-        self._modes = modes or Modes()
+        # a graph of torch.compile is for what is switched on while it is compiled
+        self._modes = modes or (Modes.ambient() if is_compiled(module) else Modes())
         self._fixed: tuple[tuple[str, int, int], ...] = ()
         if _is_typed_aten(module):
             fakes = {n.name: fake_of(n) for n in module.graph.nodes}

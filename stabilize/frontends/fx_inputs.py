@@ -29,11 +29,16 @@ def split_inputs(example_inputs: object) -> tuple[tuple[object, ...], dict[str, 
     return (example_inputs,), {}
 
 
+def is_compiled(module: fx.GraphModule) -> bool:
+    """Whether this is a graph of torch.compile, which records its inputs."""
+    placeholders = [n for n in module.graph.nodes if n.op == "placeholder"]
+    return bool(placeholders) and all("example_value" in n.meta for n in placeholders)
+
+
 def placeholder_inputs(module: fx.GraphModule, example_inputs: object) -> list[object]:
     """One input per placeholder, from example inputs or from what the placeholders themselves record."""
     placeholders = [n for n in module.graph.nodes if n.op == "placeholder"]
-    compiled = bool(placeholders) and all("example_value" in n.meta for n in placeholders)
-    if example_inputs is None or compiled:
+    if example_inputs is None or is_compiled(module):
         # graphs of torch.compile record their inputs, symbolic sizes included
         return _recorded(placeholders)
     args, kwargs = split_inputs(example_inputs)

@@ -28,13 +28,24 @@ class Modes:
             others[device] = dtype or torch.get_autocast_dtype(device)
         return replace(self, autocast=others)
 
+    @classmethod
+    def ambient(cls) -> Self:
+        """What is switched on now."""
+        on = {d: torch.get_autocast_dtype(d) for d in _DEVICES if torch.is_autocast_enabled(d)}
+        return cls(torch.is_grad_enabled(), on)
+
     @contextmanager
     def entered(self) -> Generator[None]:
-        """Run something as it would run here, on fake tensors as well: without looking for the device itself."""
-        grad, cached = torch.is_grad_enabled(), torch.is_autocast_cache_enabled()
+        """Run something as it would run here."""
+        with torch.set_grad_enabled(self.grad), self.autocasting():
+            yield
+
+    @contextmanager
+    def autocasting(self) -> Generator[None]:
+        """Autocast as it is here, for fake tensors as well: whether there is such a device does not matter."""
+        cached = torch.is_autocast_cache_enabled()
         before = {d: (torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in _DEVICES}
         try:
-            torch.set_grad_enabled(self.grad)
             torch.set_autocast_cache_enabled(False)
             for device in _DEVICES:
                 torch.set_autocast_enabled(device, device in self.autocast)
@@ -42,7 +53,6 @@ class Modes:
                     torch.set_autocast_dtype(device, self.autocast[device])
             yield
         finally:
-            torch.set_grad_enabled(grad)
             torch.set_autocast_cache_enabled(cached)
             for device, (enabled, dtype) in before.items():
                 torch.set_autocast_enabled(device, enabled)

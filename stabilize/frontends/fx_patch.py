@@ -133,12 +133,27 @@ def plan(host: HostGraph, replacement: Replacement, new: Mapping[Value, Value]) 
     while positions:
         position = positions.pop(0)
         try:
-            return Plan(replacement, position, _steps(host, replacement.new, replacement.old, position, new))
+            made = Plan(replacement, position, _steps(host, replacement.new, replacement.old, position, new))
+            _rehearse(host, made)
+            return made
         except Refused as reason:
             refused = refused or reason
             if not positions:
                 positions = _before_overwriting(host, reason.missing, position)
     raise refused or Refused("nowhere to put it")
+
+
+def _rehearse(host: HostGraph, plan: Plan) -> None:
+    """Refuse what autocast would not compute as it is written: emit it, and take it out again."""
+    if not host.modes(plan.position).autocast:
+        return
+    with host.undone():
+        place = Place(host, plan.position, host.nodes[plan.position])
+        try:
+            place.emit(plan.steps)
+            place.node(plan.replacement.new)
+        except ModelError as reason:
+            raise Refused(str(reason)) from reason
 
 
 def _before_overwriting(host: HostGraph, missing: Value | None, position: int) -> list[int]:
@@ -152,8 +167,6 @@ def _steps(
     host: HostGraph, root: Value, old: Value | None, position: int, new: Mapping[Value, Value]
 ) -> tuple[tuple[Value, Value], ...]:
     """What to emit at `position` for `root`, which replaces `old`: whatever is not known there, operands first."""
-    if host.modes(position).autocast:
-        raise Refused("operators inserted under autocast would compute in another dtype")
     steps: dict[Value, Value] = {}
     opened: set[Value] = set()
     stack = [root]

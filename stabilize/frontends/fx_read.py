@@ -227,7 +227,7 @@ class _Reader:
         ran = run(target, args, kwargs, modes, fake_mode_of(fakes.values()))
         if ran.casts is None or not same_types(ran.result, fake_of(node)):
             return None
-        return {a: dtype_name(ran.casts[id(f)]) for a, f in fakes.items() if id(f) in ran.casts}
+        return {a: dtype_name(d) for t, d in ran.casts for a, f in fakes.items() if f is t}
 
     # --- opaque values ------------------------------------------------------------------------------------
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import cast, final
 
 import torch
@@ -13,10 +13,21 @@ from torch.fx.node import Argument
 from torch.utils import _pytree as pytree
 
 from stabilize.errors import ModelError
+from stabilize.formats import is_float
+from stabilize.frontends.fx_autocast import run
 from stabilize.frontends.fx_emit import ALIASING, EMIT
 from stabilize.frontends.fx_modes import Modes
 from stabilize.frontends.fx_program import Reading
-from stabilize.frontends.fx_types import Fake, aten, dim_of, fake_of, input_nodes, operator_of, tensor_type
+from stabilize.frontends.fx_types import (
+    TORCH_DTYPES,
+    Fake,
+    aten,
+    dim_of,
+    fake_of,
+    input_nodes,
+    operator_of,
+    tensor_type,
+)
 from stabilize.graph.value import Dim, Value
 
 _KEPT_META = ("stack_trace", "nn_module_stack", "custom")
@@ -51,6 +62,7 @@ class HostGraph:
         self.replaced: dict[tuple[Value, bool], fx.Node] = {}
         self.emitted: dict[tuple[Value, bool], fx.Node] = {}
         self.shared: dict[tuple[object, ...], fx.Node] = {}
+        self.rehearsing = False
 
     def modes(self, position: int) -> Modes:
         """What is switched on just before the host node at `position`."""
@@ -113,6 +125,20 @@ class HostGraph:
     def volatile(self, node: fx.Node) -> bool:
         """Whether a node may hold one thing now and another later."""
         return self.written(node) or node in self._moved
+
+    @contextmanager
+    def undone(self) -> Generator[None]:
+        """Whatever is added to the graph meanwhile is removed again, and takes no name from what comes later."""
+        self.rehearsing = True
+        before, emitted, shared = set(self.created), dict(self.emitted), dict(self.shared)
+        try:
+            yield
+        finally:
+            for node in [n for n in reversed(self.created) if n not in before]:
+                self.graph.erase_node(node)
+                del self.created[node], self.fakes[node]
+            self.emitted, self.shared = emitted, shared
+            self.rehearsing = False
 
     def external(self, node: fx.Node) -> bool:
         """Whether a host node may be, or be a view of, an input or a parameter."""
@@ -180,7 +206,8 @@ class Place:
         """Add a call, or find the equal one that was added before."""
         if any(self.host.volatile(node) for node in input_nodes((args, kwargs))):
             return self.new(target, args, kwargs)
-        key = (target, self.host.grad_off(self.position), repr(args), repr(sorted(kwargs.items())))
+        modes = self.host.modes(self.position)
+        key = (target, modes.grad, repr(modes.autocast), repr(args), repr(sorted(kwargs.items())))
         found = self.host.shared.get(key)
         if found is None:
             found = self.host.shared[key] = self.new(target, args, kwargs)
@@ -192,9 +219,16 @@ class Place:
         def fake(argument: object) -> object:
             return host.fakes[argument] if isinstance(argument, fx.Node) else argument
 
-        with host.mode, torch.no_grad():
-            result = target(*pytree.tree_map(fake, args), **pytree.tree_map(fake, kwargs))
+        modes = Modes(grad=False, autocast=host.modes(self.position).autocast)
+        ran = run(target, pytree.tree_map(fake, args), pytree.tree_map(fake, kwargs), modes, host.mode)
+        if ran.casts is None or ran.narrows:
+            raise ModelError(
+                f"autocast, which is on before '{self.anchor.name}', would compute {target} in less precision"
+            )
+        result = ran.result
         name = str(target).split(".")[1] if operator_of(target) is not None else None
+        if host.rehearsing:
+            name = "rehearsed"
         with host.graph.inserting_before(self.anchor):
             node = host.graph.create_node(
                 "call_function",
@@ -226,6 +260,10 @@ class Place:
                 # a view of memory that the host writes later would change under its users
                 node = self.new(aten("clone.default"), (node,), {})
             made = host.fakes[node]
+            if isinstance(made, torch.Tensor) and tensor_type(made).dtype != value.dtype and is_float(value.dtype):
+                # autocast computes this operator in a wider format
+                node = self.new(aten("_to_copy.default"), (node,), {"dtype": TORCH_DTYPES[value.dtype]})
+                made = host.fakes[node]
             if not isinstance(made, torch.Tensor) or tensor_type(made) != value.type:
                 raise ModelError(f"{value.op} was emitted as {made} where {value.type} was expected")
             host.emitted[value, off] = node

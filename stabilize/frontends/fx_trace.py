@@ -23,9 +23,9 @@ from torch.nn.utils import stateless
 from torch.utils import _pytree as pytree
 
 from stabilize.errors import ModelError
-from stabilize.frontends.fx_modes import Modes
+from stabilize.frontends.fx_modes import Modes, Switches
 from stabilize.frontends.fx_program import Computed, Leaf, Program
-from stabilize.frontends.fx_types import Fake, attribute, attribute_path, operator_key
+from stabilize.frontends.fx_types import Fake, attribute, attribute_path, operator_key, target_of
 
 CONSTANT = re.compile(r"(^|\.)_?(tensor_constant|lifted_tensor_)\d+$")
 
@@ -116,7 +116,7 @@ class _Trace:
             with stateless._reparametrize_module(  # pyright: ignore[reportPrivateUsage]
                 self.module, registered, tie_weights=True
             ):
-                return _Recorder(self.module, self.log, states).run(*inputs, enable_io_processing=False)
+                return _Recorder(self.module, self.log, states, self.modes).run(*inputs, enable_io_processing=False)
 
         try:
             with self.mode, self.modes.entered():
@@ -194,12 +194,13 @@ class _Log:
 class _Recorder(fx.Interpreter):
     """Runs the host graph node by node and notes the flat nodes of each."""
 
-    def __init__(self, module: fx.GraphModule, log: _Log, states: Mapping[str, torch.Tensor]) -> None:
+    def __init__(self, module: fx.GraphModule, log: _Log, states: Mapping[str, torch.Tensor], modes: Modes) -> None:
         super().__init__(module)
         self.log = log
         self.states = states
         self.step = 0
         self.recorded: Fake = None
+        self.switches = Switches(modes)
 
     def run_node(self, n: fx.Node) -> object:
         mode = proxy_tensor.get_proxy_mode()
@@ -209,7 +210,13 @@ class _Recorder(fx.Interpreter):
         last: fx.Node = next(iter(reversed(tracer.graph.nodes)))
         self.log.running = n.name
         self.recorded = n.meta.get("example_value")
-        result = super().run_node(n)
+        modes = self.switches.modes
+        if self.switches.visit(n) and modes.grad == self.switches.modes.grad:
+            # the tracer would note the call without switching autocast
+            result = _traced_switch(n, self.env)
+        else:
+            with modes.autocasting():
+                result = super().run_node(n)
         self.log.fakes[n.name] = result
 
         def flat_name(value: object) -> object:
@@ -244,6 +251,15 @@ def _kept(names: object, nodes: Mapping[str, fx.Node]) -> Computed:
     if isinstance(names, tuple):
         return tuple(_kept(n, nodes) for n in cast("tuple[object, ...]", names))
     return nodes.get(cast(str, names)) if names is not None else None
+
+
+def _traced_switch(node: fx.Node, env: Mapping[fx.Node, object]) -> object:
+    """Trace a call that switches autocast; the interpreter, not the call, does the switching."""
+    mode = proxy_tensor.get_proxy_mode()
+    assert mode is not None
+    tracer: Any = mode.tracer
+    args = pytree.tree_map_only(fx.Node, env.__getitem__, node.args)
+    return tracer.create_proxy("call_function", target_of(node), args, {})
 
 
 def _traced_call(target: HigherOrderOperator, args: Any, kwargs: Any, recorded: Fake) -> object:
