@@ -27,6 +27,9 @@ from stabilize.frontends.fx_modes import Modes, Switches
 from stabilize.frontends.fx_program import Computed, Leaf, Program
 from stabilize.frontends.fx_types import Fake, attribute, attribute_path, operator_key, target_of
 
+#: Parts of the names of operators that do something else while a module trains.
+_SWITCHED = ("dropout", "batch_norm", "instance_norm", "rrelu")
+
 CONSTANT = re.compile(r"(^|\.)_?(tensor_constant|lifted_tensor_)\d+$")
 
 
@@ -49,6 +52,7 @@ def trace(module: fx.GraphModule, inputs: Sequence[object], modes: Modes) -> Tra
 
     modes: what is switched on when the graph starts.
     """
+    inputs = _apart(module, inputs)
     given = next((leaf.fake_mode for leaf in pytree.tree_leaves(list(inputs)) if isinstance(leaf, FakeTensor)), None)
     if given is not None:
         return _Trace(module, given, list(inputs), modes).run(())
@@ -61,6 +65,19 @@ def trace(module: fx.GraphModule, inputs: Sequence[object], modes: Modes) -> Tra
         static = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
         fakes = [_faked(static, value, f"input{i}", dynamic=False) for i, value in enumerate(inputs)]
         return _Trace(module, static, fakes, modes).run(_sizes(module, inputs, None))
+
+
+def _apart(module: fx.GraphModule, inputs: Sequence[object]) -> list[object]:
+    """The inputs as tensors of their own: one that is passed twice, or is a parameter as well, is two inputs."""
+    seen = {id(t) for t in (*module.parameters(), *module.buffers())}
+
+    def once(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) in seen:
+            return tensor.detach().requires_grad_(tensor.requires_grad)
+        seen.add(id(tensor))
+        return tensor
+
+    return cast("list[object]", pytree.tree_map_only(torch.Tensor, once, list(inputs)))
 
 
 def _faked(mode: FakeTensorMode, value: object, name: str, dynamic: bool) -> object:
@@ -152,12 +169,12 @@ class _Trace:
         )
 
     def switched(self, flat: Iterable[fx.Node]) -> Iterator[fx.Node]:
-        """Dropouts of leaf modules: the graph runs them, on or off, as the module is at each call."""
+        """Dropouts and norms of leaf modules: the graph runs them as the module is at each call, train or eval."""
         hosts = list(self.module.graph.nodes)
         for node in flat:
             step = self.log.steps.get(node.name)
-            dropout = "dropout" in (operator_key(node.target) or "")
-            if dropout and step is not None and hosts[step].op == "call_module":
+            moody = any(name in (operator_key(node.target) or "") for name in _SWITCHED)
+            if moody and step is not None and hosts[step].op == "call_module":
                 yield node
 
     def leaves(self, flat: fx.GraphModule) -> dict[fx.Node, Leaf]:
