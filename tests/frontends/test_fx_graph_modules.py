@@ -108,9 +108,10 @@ def test_origin_and_use(origin: Callable[[], fx.GraphModule], use: str) -> None:
     if origin is exported and use in ("pickle", "traced again"):
         pytest.skip("the module of an exported program, rewritten or not, does not pickle and guards its shapes")
     module = origin()
-    for node in module.graph.nodes:
-        node.type = None  # annotations that are strings do not pickle
-    module.recompile()
+    for part in [m for m in module.modules() if isinstance(m, fx.GraphModule)]:
+        for node in part.graph.nodes:
+            node.type = None  # annotations that are strings do not pickle
+        part.recompile()
     before = module.code
     fixed, report = stabilize.optimize(module, (HOT,), return_report=True)
     assert not report.declined
