@@ -90,9 +90,9 @@ LOGCUMSUMEXP = _rule(
 )  # fmt: skip
 TOPK = _rule(
     "STB107", "topk-of-underflowed-probabilities",
-    does="Finds top-k or arg-max taken over exponentials or probabilities.",
+    does="Finds top-k or arg-max taken over probabilities whose exponentials overflow or underflow.",
     why="Entries that underflow to 0 (or overflow to inf) tie, and the tie is broken by position.",
-    before="topk(exp(x), k)", after="topk(x, k), then exp",
+    before="topk(exp(x) / exp(x).sum(-1, keepdim=True), k)", after="topk(x, k), then softmax",
     error="indices are those of the logits, exactly.", source="Monotonicity of exp.",
 )  # fmt: skip
 SOFTPLUS = _rule(

@@ -93,9 +93,8 @@ def _rounds_twice(ctx: Context, value: Value) -> bool:
 def _index_sink(ctx: Context, value: Value) -> Value | None:
     """Which entries are largest does not change under an increasing function; ties by underflow go away."""
     source = value.operands[0]
-    operand = ctx.ranges.of(source)
     reading = ctx.engine.scaled(source)
-    if not (operand.big or operand.tiny) or reading.trivial or reading.number is None or reading.number <= 0:
+    if reading.trivial or reading.number is None or reading.number <= 0:
         return None
     varying, _ = ctx.engine.algebra.pull(reading.exponent, value.axes, source.type.rank)
     if not varying.terms:

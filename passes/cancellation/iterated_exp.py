@@ -48,8 +48,6 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     if ctx.ranges.of(w).hi <= fmt.exp_overflow:
         return None
     b = ctx.builder
-    if w.op == "minimum":
-        return None
     capped = b.apply("minimum", w, math.ceil(threshold * 8) / 8)
     return RULE.proposal(value, b.make("exp", b.neg(b.make("exp", capped))))
 

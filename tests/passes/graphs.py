@@ -137,6 +137,7 @@ def assert_rewrite(rule: Rule, body: str, ranges: Ranges, expected: str, **optio
     outcome = Outcome(body, Options(**options), ranges)
     assert outcome.codes == [rule.code]
     ((old, new),) = outcome.replaced.items()
+    assert outcome.proposed[0].old is old
     assert brief(new) == expected
     assert_same_function(old, new)
 

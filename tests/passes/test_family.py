@@ -8,6 +8,7 @@ from torch import nn
 
 import stabilize
 from stabilize.graph.text import show
+from tests.passes.graphs import assert_same_function, brief
 
 AFTER = {
     # --- softmax ---
@@ -97,7 +98,281 @@ AFTER = {
 
 @pytest.mark.parametrize(("before", "after"), AFTER.items())
 def test_rewrites_to(rewrite, before, after):
-    assert rewrite(before).after().removeprefix("return ") == after
+    outcome = rewrite(before)
+    assert outcome.after().removeprefix("return ") == after
+    assert_same_function(*next(iter(outcome.replaced.items())))
+
+
+#: Which value speaks, under which code, and what takes its place (the outermost first).
+SINKS = {
+    "p = div(exp(x), sum(exp(x), axes=(1,), keepdim=True))\n"
+    "topk_indices(p, axis=1, k=2, largest=True, sorted=True)": (
+        "STB107\n"
+        "topk_indices(x, axis=1, k=2, largest=True, sorted=True)"
+    ),
+    "p = div(exp(x), sum(exp(x), axes=(1,), keepdim=True))\n"
+    "topk_indices(p, axis=0, k=2, largest=True, sorted=True)": (
+        "STB107\n"
+        "topk_indices(log_softmax(x, axis=1), axis=0, k=2, largest=True, sorted=True)"
+    ),
+    "p = div(exp(x), sum(exp(x), axes=(1,), keepdim=True))\n"
+    "topk_indices(mul(p, 2.0), axis=1, k=2, largest=False, sorted=True)": (
+        "STB107\n"
+        "topk_indices(x, axis=1, k=2, largest=False, sorted=True)"
+    ),
+    "p = div(exp(x), sum(exp(x), axes=(1,), keepdim=True))\n"
+    "topk_indices(mul(p, 0.5), axis=1, k=2, largest=True, sorted=True)": (
+        "STB107\n"
+        "topk_indices(x, axis=1, k=2, largest=True, sorted=True)"
+    ),
+    "p = div(exp(x), sum(exp(x), axes=(1,), keepdim=True))\n"
+    "topk_indices(neg(p), axis=1, k=2, largest=True, sorted=True)": (
+        "STB101\n"
+        "softmax(x, axis=1)"
+    ),
+    "p = div(exp(x), sum(exp(x), axes=(1,), keepdim=True))\n"
+    "topk_indices(mul(p, z), axis=1, k=2, largest=True, sorted=True)": (
+        "STB101\n"
+        "softmax(x, axis=1)"
+    ),
+    "p = div(exp(R), exp(O))\n"
+    "topk_indices(expand(p, shape=(4, 5)), axis=1, k=2, largest=True, sorted=True)": (
+        "STB205\n"
+        "t1 = exp(mul(sub(R, O), 0.5))\n"
+        "mul(t1, t1)"
+    ),
+    "p = div(exp(R), exp(O))\n"
+    "topk_indices(expand(p, shape=(4, 5)), axis=0, k=2, largest=True, sorted=True)": (
+        "STB107\n"
+        "topk_indices(expand(R, shape=(4, 5)), axis=0, k=2, largest=True, sorted=True)"
+    ),
+    "p = div(exp(x), exp(R))\n"
+    "argmax(p, axis=1, keepdim=False)": (
+        "STB107\n"
+        "argmax(x, axis=1, keepdim=False)"
+    ),
+    "p = div(exp(x), exp(R))\n"
+    "argmax(p, axis=0, keepdim=True)": (
+        "STB107\n"
+        "argmax(sub(x, R), axis=0, keepdim=True)"
+    ),
+    "p = div(exp(h), sum(exp(h), axes=(1,), keepdim=True))\n"
+    "argmax(p, axis=1, keepdim=False)": (
+        "STB107\n"
+        "argmax(h, axis=1, keepdim=False)"
+    ),
+    "argmax(softmax(x, axis=1), axis=1, keepdim=False)": "untouched",
+    "topk_indices(exp(x), axis=1, k=2, largest=True, sorted=True)": "untouched",
+    "argmax(tanh(x), axis=1, keepdim=True)": "untouched",
+    "exp(sub(x, log(sum(exp(x), axes=(1,), keepdim=True))))": (
+        "STB101\n"
+        "softmax(x, axis=1)"
+    ),
+    "exp(sub(x, log(sum(exp(z), axes=(1,), keepdim=True))))": (
+        "STB103\n"
+        "t1 = exp(mul(sub(x, logsumexp(z, axes=(1,), keepdim=True)), 0.5))\n"
+        "mul(t1, t1)"
+    ),
+    "exp(mul(log(softmax(x, axis=1)), 2.0))": (
+        "STB205\n"
+        "pow(softmax(x, axis=1), 2)"
+    ),
+    "exp(mul(log(div(exp(x), sum(exp(x), axes=(1,), keepdim=True))), 0.5))": (
+        "STB102\n"
+        "log_softmax(x, axis=1)"
+    ),
+    "sqrt(cumprod(div(exp(x), add(1.0, exp(x))), axis=1))": (
+        "STB203\n"
+        "sigmoid(x)"
+    ),
+    "pow(cumprod(div(exp(x), add(1.0, exp(x))), axis=1), 0.5)": (
+        "STB203\n"
+        "sigmoid(x)"
+    ),
+    "pow(cumprod(div(exp(x), exp(z)), axis=1), 2.0)": (
+        "STB205\n"
+        "t1 = exp(mul(sub(x, z), 0.5))\n"
+        "mul(t1, t1)"
+    ),
+    "sqrt(prod(div(exp(x), add(1.0, exp(x))), axes=(1,), keepdim=True))": (
+        "STB202\n"
+        "exp(mul(sum(log_sigmoid(x), axes=(1,), keepdim=True), 0.5))"
+    ),
+    "add(log(sum(exp(x), axes=(1,), keepdim=True)), neg(x))": (
+        "STB102\n"
+        "neg(log_softmax(x, axis=1))"
+    ),
+    "add(neg(x), log(sum(exp(x), axes=(1,), keepdim=True)))": (
+        "STB102\n"
+        "neg(log_softmax(x, axis=1))"
+    ),
+    "add(log(sigmoid(x)), log(sigmoid(z)))": (
+        "STB202 STB202\n"
+        "log_sigmoid(z)\n"
+        "log_sigmoid(x)"
+    ),
+    "sub(log(sigmoid(x)), log(sigmoid(z)))": (
+        "STB105\n"
+        "t1 = log_sigmoid(x)\n"
+        "logaddexp(sub(t1, z), t1)"
+    ),
+    "sub(log(sigmoid(x)), log(sub(1.0, sigmoid(x))))": (
+        "STB205\n"
+        "x"
+    ),
+    "add(log(sigmoid(x)), 1.0)": (
+        "STB202\n"
+        "log_sigmoid(x)"
+    ),
+    "mul(h, div(exp(h), add(1.0, exp(h))))": (
+        "STB203\n"
+        "t1 = cast(h, dtype='float32')\n"
+        "cast(mul(t1, sigmoid(t1)), dtype='float16')"
+    ),
+    "mul(G, div(exp(G), add(1.0, exp(G))))": (
+        "STB203\n"
+        "t1 = cast(G, dtype='float32')\n"
+        "cast(mul(t1, sigmoid(t1)), dtype='bfloat16')"
+    ),
+    "mul(h, mul(exp(h), exp(h)))": "untouched",
+    "mul(D, div(exp(D), add(1.0, exp(D))))": (
+        "STB203\n"
+        "sigmoid(D)"
+    ),
+    "mul(sigmoid(x), exp(z))": (
+        "STB202\n"
+        "t1 = exp(mul(add(log_sigmoid(x), z), 0.5))\n"
+        "mul(t1, t1)"
+    ),
+    "mul(mul(sigmoid(x), 2.0), exp(neg(x)))": (
+        "STB203\n"
+        "mul(2.0, sigmoid(neg(x)))"
+    ),
+    "mul(div(sigmoid(x), sigmoid(z)), sigmoid(z))": (
+        "STB205\n"
+        "sigmoid(x)"
+    ),
+    "mul(sum(exp(x), axes=(1,), keepdim=True), exp(neg(max(x, axes=(1,), keepdim=True))))": (
+        "STB103\n"
+        "exp(sub(logsumexp(x, axes=(1,), keepdim=True), max(x, axes=(1,), keepdim=True)))"
+    ),
+    "mul(exp(logsumexp(x, axes=(1,), keepdim=True)), exp(neg(x)))": (
+        "STB102\n"
+        "t1 = exp(mul(neg(log_softmax(x, axis=1)), 0.5))\n"
+        "mul(t1, t1)"
+    ),
+    "mul(x, div(exp(x), exp(z)))": (
+        "STB205\n"
+        "t1 = exp(mul(sub(x, z), 0.5))\n"
+        "mul(t1, t1)"
+    ),
+    "mul(unsqueeze(sum(exp(x), axes=(1,), keepdim=True), axes=(0,)), unsqueeze(exp(neg(x)), axes=(0,)))": (
+        "STB102\n"
+        "t1 = exp(mul(neg(unsqueeze(log_softmax(x, axis=1), axes=(0,))), 0.5))\n"
+        "mul(t1, t1)"
+    ),
+    "mul(log(sigmoid(h)), 3.0)": (
+        "STB202\n"
+        "cast(mul(log_sigmoid(cast(h, dtype='float32')), 3.0), dtype='float16')"
+    ),
+    "mul(log(sigmoid(x)), 3.0)": (
+        "STB202\n"
+        "log_sigmoid(x)"
+    ),
+    "div(log(softmax(h, axis=1)), 3.0)": (
+        "STB102\n"
+        "cast(div(log_softmax(cast(h, dtype='float32'), axis=1), 3.0), dtype='float16')"
+    ),
+    "mul(log(sum(exp(h), axes=(1,), keepdim=True)), 0.1)": (
+        "STB103\n"
+        "cast(mul(logsumexp(cast(h, dtype='float32'), axes=(1,), keepdim=True), 0.1), dtype='float16')"
+    ),
+    "mul(log(add(h, 1.0)), 0.1)": (
+        "STB210\n"
+        "log1p(h)"
+    ),
+    "mul(logsumexp(h, axes=(1,), keepdim=True), 0.1)": "untouched",
+    "mul(exp(h), 0.1)": "untouched",
+    "mul(h, div(exp(h), sum(exp(h), axes=(1,), keepdim=True)))": (
+        "STB101\n"
+        "t1 = cast(h, dtype='float32')\n"
+        "cast(mul(t1, softmax(t1, axis=1)), dtype='float16')"
+    ),
+    "mul(h, sigmoid(h))": "untouched",
+    "mul(x, div(exp(x), sum(exp(x), axes=(1,), keepdim=True)))": (
+        "STB101\n"
+        "softmax(x, axis=1)"
+    ),
+    "div(exp(h), exp(h))": "untouched",
+    "cast(div(exp(x), exp(x)), dtype='float16')": "untouched",
+    "div(exp(R), exp(R))": "untouched",
+    "sub(exp(x), exp(x))": "untouched",
+    "exp(sub(x, z))": "untouched",
+    "exp(sub(x, softplus(x)))": "untouched",
+    "add(logsumexp(x, axes=(1,), keepdim=True), 1.0)": "untouched",
+    "sub(squeeze(gather(x, I, axis=1), axes=(1,)), squeeze(log(sum(exp(x), axes=(1,), keepdim=True)), axes=(1,)))": (
+        "STB102\n"
+        "squeeze(gather(log_softmax(x, axis=1), I, axis=1), axes=(1,))"
+    ),
+    "sub(transpose(x, perm=(1, 0)), transpose(log(sum(exp(x), axes=(1,), keepdim=True)), perm=(1, 0)))": (
+        "STB102\n"
+        "transpose(log_softmax(x, axis=1), perm=(1, 0))"
+    ),
+    "sub(slice(x, axis=0, start=0, stop=2, step=1), slice(log(sum(exp(x), axes=(1,), keepdim=True)), axis=0, "
+    "start=0, stop=2, step=1))": (
+        "STB102\n"
+        "slice(log_softmax(x, axis=1), axis=0, start=0, stop=2, step=1)"
+    ),
+    "sub(reshape(x, shape=(2, 2, 5)), reshape(log(sum(exp(x), axes=(1,), keepdim=True)), shape=(2, 2, 1)))": (
+        "STB103\n"
+        "logsumexp(x, axes=(1,), keepdim=True)"
+    ),
+    "sub(reshape(x, shape=(20,)), reshape(log(add(1.0, exp(x))), shape=(20,)))": (
+        "STB202\n"
+        "reshape(log_sigmoid(x), shape=(20,))"
+    ),
+    "sub(unsqueeze(x, axes=(0,)), unsqueeze(log(add(1.0, exp(x))), axes=(0,)))": (
+        "STB202\n"
+        "unsqueeze(log_sigmoid(x), axes=(0,))"
+    ),
+    "sub(gather(x, I, axis=1), gather(log(sum(exp(x), axes=(1,), keepdim=True)), constant(value=0, "
+    "dtype='int64', shape=(4, 1)), axis=1))": (
+        "STB102\n"
+        "gather(log_softmax(x, axis=1), I, axis=1)"
+    ),
+    "add(x, log(sum(exp(z), axes=(1,), keepdim=True)))": (
+        "STB103\n"
+        "logsumexp(z, axes=(1,), keepdim=True)"
+    ),
+    "sub(log(exp(x)), log(exp(z)))": (
+        "STB205 STB205\n"
+        "z\n"
+        "x"
+    ),
+    "mul(sigmoid(x), exp(neg(x)))": (
+        "STB203\n"
+        "sigmoid(neg(x))"
+    ),
+    "mul(exp(x), sigmoid(neg(x)))": (
+        "STB203\n"
+        "sigmoid(x)"
+    ),
+    "mul(exp(x), exp(neg(x)))": "untouched",
+    "mul(softmax(x, axis=1), softmax(z, axis=1))": "untouched",
+    "div(sigmoid(h), exp(h))": (
+        "STB203\n"
+        "cast(sigmoid(neg(cast(h, dtype='float32'))), dtype='float16')"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "expected"), SINKS.items())
+def test_sinks(rewrite, body, expected):
+    outcome = rewrite(body)
+    spoken = [" ".join(outcome.codes), *(brief(new) for new in outcome.replaced.values())]
+    assert ("\n".join(spoken) if outcome.codes else "untouched") == expected
+    for old, new in outcome.replaced.items():
+        assert_same_function(old, new)
 
 
 GUARDED = [

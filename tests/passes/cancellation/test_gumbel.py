@@ -54,6 +54,7 @@ def test_only_reports_unless_the_user_allows_it(allow):
     assert outcome.replaced == {}
     (proposal,) = outcome.proposed
     assert proposal.candidates == ()
+    assert proposal.old is outcome.view.outputs[0]
     assert proposal.safety == "approximate"
     assert proposal.message == '±inf at u = 0 and 1: fixed with allow="approximate"'
 

@@ -15,6 +15,7 @@ from tests.passes.graphs import assert_no_match, assert_rewrite
 AFTER = [
     ("exp(neg(exp(x)))", {}, "exp(neg(exp(minimum(x, 4.75))))"),
     ("exp(neg(exp(neg(x))))", {}, "exp(neg(exp(minimum(neg(x), 4.75))))"),
+    ("exp(neg(exp(minimum(x, 200.0))))", {}, "exp(neg(exp(minimum(minimum(x, 200.0), 4.75))))"),
     ("exp(neg(exp(h)))", {}, "exp(neg(exp(minimum(h, 3.25))))"),
     ("exp(neg(exp(G)))", {}, "exp(neg(exp(minimum(G, 4.625))))"),
     ("exp(neg(exp(D)))", {}, "exp(neg(exp(minimum(D, 6.625))))"),
@@ -27,6 +28,7 @@ NEAR_MISSES = [
     ("exp(neg(sin(x)))", {}),
     ("exp(neg(exp(x)))", {"x": (-5, 88)}),
     ("exp(neg(exp(minimum(x, 5.0))))", {}),
+    ("exp(neg(exp(minimum(x, 4.625))))", {}),
 ]  # fmt: skip
 
 

@@ -39,6 +39,7 @@ def test_only_reports_unless_the_user_allows_it():
     assert outcome.replaced == {}
     (proposal,) = outcome.proposed
     assert proposal.candidates == ()
+    assert proposal.old is outcome.view.outputs[0]
     assert proposal.safety == "approximate"
     assert proposal.message == 'NaN at p = 0: fixed with allow="approximate"'
 

@@ -39,6 +39,7 @@ def test_reported(body):
     assert outcome.replaced == {}
     (proposal,) = outcome.proposed
     assert proposal.candidates == ()
+    assert proposal.old is outcome.view.outputs[0]
     assert proposal.safety == "model-changing"
     assert proposal.message == "the 1 is not shifted: the result depends on the shift"
 
