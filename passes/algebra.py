@@ -16,7 +16,7 @@ from typing import final
 
 from stabilize.errors import ShapeError
 from stabilize.formats import FORMATS
-from stabilize.graph.build import Builder, broadcast, constant_along, element_count
+from stabilize.graph.build import Builder, constant_along, element_count
 from stabilize.graph.value import Dim, Value
 from stabilize.passes.linear import Linear
 
@@ -83,7 +83,7 @@ class Algebra:
     def _accumulate(self, total: Value | None, atom: Value, k: Fraction) -> Value:
         b = self.builder
         if total is None:
-            return b.neg(self.times(atom, -k)) if k == -1 else self.times(atom, k)
+            return self.times(atom, k)
         return b.apply("add" if k > 0 else "sub", total, self.times(atom, abs(k)))
 
     def times(self, atom: Value, k: Fraction) -> Value:
@@ -111,10 +111,10 @@ class Algebra:
         count = element_count(shape, [a for a in axes if self._flat(varying, a, shape)])
         if count is None or count == 0:
             return None
-        fixed = fixed + Linear.number(Fraction(math.log(count)) if count > 1 else Fraction(0))
+        fixed = fixed + Linear.number(Fraction(math.log(count)))
         axes = tuple(a for a in axes if not self._flat(varying, a, shape))
-        if not varying.terms or not axes:
-            return fixed + varying
+        if not varying.terms:
+            return fixed
         inner = varying.single
         if inner is not None and inner.type.rank == len(shape):
             nested = self._nested(inner, axes)
@@ -125,14 +125,12 @@ class Algebra:
 
     def _reduced(self, op: str, operand: Value, axes: tuple[int, ...]) -> Value:
         """A reduction that keeps its axes, with inserted size-1 axes taken outside."""
-        shape = self.builder.reduce(op, operand, axes).shape
         inserted = operand.axes if operand.op == "unsqueeze" else ()
         if not inserted or set(inserted) & set(axes):
             return self.builder.reduce(op, operand, axes)
         kept = [i for i in range(operand.type.rank) if i not in inserted]
         inner = self.builder.reduce(op, operand.operands[0], [kept.index(a) for a in axes])
-        result = self.builder.unsqueeze(inner, inserted)
-        return result if result.shape == shape else self.builder.reduce(op, operand, axes)
+        return self.builder.unsqueeze(inner, inserted)
 
     def _nested(self, inner: Value, axes: tuple[int, ...]) -> Value | None:
         """lse over `axes` of an lse (squeezed or not) as one lse over all of them."""
@@ -176,7 +174,7 @@ class Algebra:
         return wider([a.dtype for a in form.atoms]) if form.terms else "float32"
 
     def _aligned(self, value: Value, rank: int) -> Value:
-        return self.builder.unsqueeze(value, range(rank - value.type.rank)) if value.type.rank < rank else value
+        return self.builder.unsqueeze(value, range(rank - value.type.rank))
 
     # --- two terms ----------------------------------------------------------------------------------------------
 
@@ -283,11 +281,6 @@ def reshaped(atom: tuple[Dim, ...], source: tuple[Dim, ...], target: tuple[Dim, 
             return None
         i, j = a, b
     return tuple(result)
-
-
-def form_shape(form: Linear) -> tuple[Dim, ...]:
-    """The shape that the atoms of `form` broadcast to."""
-    return broadcast([a.shape for a in form.atoms])
 
 
 def is_view(value: Value) -> bool:

@@ -186,8 +186,6 @@ class MixtureEmitter:
         b = self.builder
         inner = self.operand(total.inner, self.dtype)
         if total.squeezed:
-            rank = inner.type.rank - len(total.squeezed)
-            shift = b.unsqueeze(shift, range(rank - shift.type.rank)) if shift.type.rank < rank else shift
             shift = b.unsqueeze(shift, total.squeezed)
         summed = b.reduce("sum", b.make("exp", b.make("sub", inner, shift)), total.axes)
         return b.squeeze(summed, total.squeezed)

@@ -64,6 +64,7 @@ class Outcome:
         self.codes: list[str] = []
         self.proposed: list[Proposal] = []
         self.replaced = proposals(self.view, context(self.view, options, ranges), self._take)
+        assert all(p.old in self.replaced for p in self.proposed if p.candidates)
 
     def _take(self, proposal: Proposal) -> Value | None:
         self.codes.append(proposal.rule.code)

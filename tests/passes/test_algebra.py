@@ -208,6 +208,25 @@ READINGS = {
     "mul(inf, x)": "mul(inf, x)",
     "y": "y",
     "add(y, 1)": "add(y, 1)",
+    # --- order, formats, the host's own sums ---
+    "softplus(add(z, x))": "softplus(add(z, x))",
+    "softplus(add(cast(h, dtype='float32'), x))": "softplus(add(x, cast(h, dtype='float32')))",
+    "log(add(exp(mul(x, 0.5)), exp(neg(z))))": "-z + softplus(add(mul(x, 0.5), z))",
+    "log(add(exp(sub(mul(x, 0.5), z)), 1.0))": "softplus(sub(mul(x, 0.5), z))",
+    "logcumsumexp(expand(R, shape=(4, 5)), axis=1)": "R + logcumsumexp(expand(0.0, shape=(4, 5)), axis=1)",
+    "logcumsumexp(expand(c, shape=(4, 5)), axis=1)": "logcumsumexp(expand(c, shape=(4, 5)), axis=1)",
+    "topk_values(expand(c, shape=(4, 5)), axis=1, k=2, largest=True, sorted=True)":
+        "topk_values(expand(c, shape=(4, 5)), axis=1, k=2, largest=True, sorted=True)",
+    "reshape(sub(q, max(q, axes=(2,), keepdim=True)), shape=(6, 4))":
+        "reshape(q, shape=(6, 4)) - max(reshape(q, shape=(6, 4)), axes=(1,), keepdim=True)",
+    "reshape(sub(q, max(q, axes=(1,), keepdim=True)), shape=(6, 4))":
+        "reshape(sub(q, max(q, axes=(1,), keepdim=True)), shape=(6, 4))",
+    "add(unsqueeze(O, axes=(0,)), neg(O))": "0",
+    "sub(squeeze(R, axes=(1,)), R)": "-R + squeeze(R, axes=(1,))",
+    "logsumexp(logsumexp(x, axes=(1,), keepdim=True), axes=(1,), keepdim=False)":
+        "squeeze(logsumexp(x, axes=(1,), keepdim=True), axes=(1,))",
+    "log(add(exp(x), mul(exp(x), 0.0)))": "x",
+    "add(mul(x, 0.5), mul(x, -0.5))": "0",
 }  # fmt: skip
 
 

@@ -110,6 +110,17 @@ LOG = {
     "add(log(exp(x)), 0.25)": "add(x, 0.25)",
     "log(pow(2.0, x))": "mul(x, 0.6931471805599453)",
     "log(2.0)": "0.6931471805599453",
+    "e = exp(add(z, x))\n"
+    "log(div(e, sum(e, axes=(1,), keepdim=True)))":
+        "log_softmax(add(z, x), axis=1)",
+    "e = exp(add(add(x, z), 1.0))\n"
+    "log(div(e, sum(e, axes=(1,), keepdim=True)))":
+        "log_softmax(add(x, z), axis=1)",
+    "log(add(sum(exp(D), axes=(1,), keepdim=True), 0.001))": (
+        "t1 = detach(minimum(maximum(max(D, axes=(1,), keepdim=True), -6.907755278982137), "
+        "1.7976931348623157e+308))\n"
+        "add(t1, log1p(add(sum(exp(sub(D, t1)), axes=(1,), keepdim=True), expm1(sub(-6.907755278982137, t1)))))"
+    ),
 }  # fmt: skip
 
 #: In the linear domain: expression → what is emitted for its c·exp(s).
@@ -218,6 +229,22 @@ LINEAR = {
     ),
     "concat(exp(x), exp(z), axis=0)": "exp(concat(x, z, axis=0))",
     "prod(exp(x), axes=(1,), keepdim=False)": "exp(sum(x, axes=(1,), keepdim=False))",
+    # --- the host's own sums ---
+    "e = exp(add(add(x, z), 1.0))\n"
+    "div(e, sum(e, axes=(1,), keepdim=True))":
+        "softmax(add(x, z), axis=1)",
+    "e = exp(add(z, x))\n"
+    "div(e, sum(e, axes=(1,), keepdim=True))":
+        "softmax(add(z, x), axis=1)",
+    "e = exp(add(x, 1.0))\n"
+    "div(e, sum(e, axes=(1,), keepdim=True))":
+        "softmax(x, axis=1)",
+    "e = exp(add(mul(h, 2.0), h))\n"
+    "div(e, sum(e, axes=(1,), keepdim=True))":
+        "cast(softmax(mul(cast(h, dtype='float32'), 3.0), axis=1), dtype='float16')",
+    "e = exp(add(mul(h, 0.5), cast(z, dtype='float16')))\n"
+    "div(e, sum(e, axes=(1,), keepdim=True))":
+        "softmax(add(mul(h, 0.5), cast(z, dtype='float16')), axis=1)",
 }  # fmt: skip
 
 

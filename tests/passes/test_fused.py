@@ -248,6 +248,19 @@ LOSSES = {
     "o = cast(one_hot(y, classes=5), dtype='float32')\n"
     "neg(sum(mul(o, log_softmax(x, axis=1)), axes=(1,), keepdim=False))":
         "untouched",
+    "l = log(softmax(x, axis=1))\n"
+    "g = squeeze(gather(l, unsqueeze(y, axes=(1,)), axis=1), axes=(1,))\n"
+    "mul(-2.0, mean(g, axes=(0,), keepdim=False))": (
+        "STB301\n"
+        "mul(cross_entropy(x, y, reduction='mean', ignore_index=-100, label_smoothing=0.0), 2.0)"
+    ),
+    "l = log(softmax(x, axis=1))\n"
+    "o = where(one_hot(y, classes=5), constant(value=1.0, dtype='float32', shape=()), constant(value=0.0, "
+    "dtype='float32', shape=()))\n"
+    "neg(sum(mul(o, l), axes=(1,), keepdim=False))": (
+        "STB301\n"
+        "cross_entropy(x, y, reduction='none', ignore_index=-100, label_smoothing=0.0)"
+    ),
     # --- binary cross-entropy ---
     "p = sigmoid(x)\n"
     "neg(add(mul(z, log(p)), mul(sub(1.0, z), log(sub(1.0, p)))))": (
@@ -360,6 +373,38 @@ LOSSES = {
     "add(mul(z, u), mul(sub(1.0, z), unsqueeze(log(sub(1.0, p)), axes=(0,))))": (
         "STB202 STB202\n"
         "log_sigmoid(neg(x))\n"
+        "log_sigmoid(x)"
+    ),
+    "add(mul(z, log(add(1.0, exp(neg(x))))), mul(sub(1.0, z), log(add(1.0, exp(x)))))": (
+        "STB302\n"
+        "bce_with_logits(x, z, reduction='none')"
+    ),
+    "add(mul(z, mul(log(add(1.0, exp(neg(x)))), 2.0)), mul(mul(sub(1.0, z), 2.0), log(add(1.0, exp(x)))))": (
+        "STB302\n"
+        "mul(bce_with_logits(x, z, reduction='none'), 2.0)"
+    ),
+    "add(mul(neg(z), log(add(1.0, exp(neg(x))))), neg(mul(sub(1.0, z), log(add(1.0, exp(x))))))": (
+        "STB302\n"
+        "neg(bce_with_logits(x, z, reduction='none'))"
+    ),
+    "p = sigmoid(x)\n"
+    "add(mul(z, log(pow(p, 2.0))), mul(sub(1.0, z), log(pow(sub(1.0, p), 2.0))))": (
+        "STB302\n"
+        "mul(bce_with_logits(x, z, reduction='none'), -2.0)"
+    ),
+    "p = add(1.0, exp(neg(x)))\n"
+    "add(mul(z, log(pow(p, 2.0))), mul(sub(1.0, z), log(pow(add(1.0, exp(x)), 2.0))))": (
+        "STB302\n"
+        "mul(bce_with_logits(x, z, reduction='none'), 2.0)"
+    ),
+    "p = sigmoid(x)\n"
+    "add(mul(z, log(p)), w)": (
+        "STB202\n"
+        "log_sigmoid(x)"
+    ),
+    "p = sigmoid(x)\n"
+    "add(w, mul(z, log(p)))": (
+        "STB202\n"
         "log_sigmoid(x)"
     ),
     # --- attention ---
@@ -483,6 +528,9 @@ LOSSES = {
     "div(sub(exp(x), exp(z)), add(mul(exp(x), w), exp(z)))": "untouched",
     "div(sub(mul(exp(x), 0.0), mul(exp(z), 0.0)), add(exp(x), exp(z)))": "untouched",
     "div(sub(exp(x), exp(z)), add(mul(exp(x), 0.0), mul(exp(z), 0.0)))": "untouched",
+    "s2 = sigmoid(x)\n"
+    "div(sub(exp(s2), exp(neg(s2))), add(exp(s2), exp(neg(s2))))":
+        "untouched",
 }  # fmt: skip
 
 

@@ -115,6 +115,43 @@ LOG = {
         "add(t1, log1p(add(squeeze(sum(exp(sub(x, unsqueeze(add(t1, -1.0986122886681091), axes=(1,)))), "
         "axes=(1,), keepdim=True), axes=(1,)), expm1(sub(-6.907755278982137, t1)))))"
     ),
+    "log(add(exp(x), add(exp(z), exp(w))))": (
+        "t1 = detach(minimum(maximum(maximum(maximum(w, z), x), -3.4028234663852886e+38), "
+        "3.4028234663852886e+38))\n"
+        "add(t1, log1p(add(exp(sub(x, t1)), add(exp(sub(z, t1)), expm1(sub(w, t1))))))"
+    ),
+    "log(div(exp(mul(x, -2.0)), add(exp(neg(x)), add(exp(z), 1.0))))": (
+        "t1 = mul(x, 2.0)\n"
+        "t2 = add(t1, z)\n"
+        "t3 = detach(minimum(maximum(maximum(maximum(x, t1), t2), -3.4028234663852886e+38), "
+        "3.4028234663852886e+38))\n"
+        "sub(sub(0.0, t3), log(add(add(exp(sub(x, t3)), exp(sub(t1, t3))), exp(sub(t2, t3)))))"
+    ),
+    "log(add(sum(exp(add(z, x)), axes=(1,), keepdim=True), 0.001))": (
+        "t1 = add(z, x)\n"
+        "t2 = detach(minimum(maximum(max(t1, axes=(1,), keepdim=True), -6.907755278982137), "
+        "3.4028234663852886e+38))\n"
+        "add(t2, log1p(add(sum(exp(sub(t1, t2)), axes=(1,), keepdim=True), expm1(sub(-6.907755278982137, t2)))))"
+    ),
+    "log(add(sum(exp(q), axes=(1,), keepdim=False), 0.001))": (
+        "t1 = detach(minimum(maximum(squeeze(max(q, axes=(1,), keepdim=True), axes=(1,)), -6.907755278982137), "
+        "3.4028234663852886e+38))\n"
+        "add(t1, log1p(add(squeeze(sum(exp(sub(q, unsqueeze(t1, axes=(1,)))), axes=(1,), keepdim=True), "
+        "axes=(1,)), expm1(sub(-6.907755278982137, t1)))))"
+    ),
+    "log(add(sum(exp(q), axes=(0, 2), keepdim=False), 0.001))": (
+        "t1 = detach(minimum(maximum(squeeze(max(q, axes=(0, 2), keepdim=True), axes=(0, 2)), "
+        "-6.907755278982137), 3.4028234663852886e+38))\n"
+        "add(t1, log1p(add(squeeze(sum(exp(sub(q, unsqueeze(t1, axes=(0, 2)))), axes=(0, 2), keepdim=True), "
+        "axes=(0, 2)), expm1(sub(-6.907755278982137, t1)))))"
+    ),
+    "log(add(sum(exp(h), axes=(1,), keepdim=True), 0.001))": (
+        "t1 = cast(h, dtype='float32')\n"
+        "t2 = detach(minimum(maximum(max(t1, axes=(1,), keepdim=True), -6.907755278982137), "
+        "3.4028234663852886e+38))\n"
+        "cast(add(t2, log1p(add(sum(exp(sub(t1, t2)), axes=(1,), keepdim=True), expm1(sub(-6.907755278982137, "
+        "t2))))), dtype='float16')"
+    ),
 }  # fmt: skip
 
 #: A ratio over a mixture.
@@ -179,6 +216,13 @@ RATIO = {
         "div(exp(sub(x, t1)), add(exp(sub(-6.907755278982137, t1)), sum(exp(sub(x, add(t1, neg(R)))), "
         "axes=(1,), keepdim=True)))"
     ),
+    "div(exp(mul(x, -2.0)), add(exp(neg(x)), add(exp(z), 1.0)))": (
+        "t1 = mul(x, 2.0)\n"
+        "t2 = add(t1, z)\n"
+        "t3 = detach(minimum(maximum(maximum(maximum(x, t1), t2), -3.4028234663852886e+38), "
+        "3.4028234663852886e+38))\n"
+        "div(exp(sub(0.0, t3)), add(add(exp(sub(x, t3)), exp(sub(t1, t3))), exp(sub(t2, t3))))"
+    ),
 }  # fmt: skip
 
 
@@ -188,6 +232,7 @@ def test_logarithm(body, expected):
     new = ctx.emitter.log(ctx.engine.linear(value), value)
     assert brief(new) == expected
     assert_same_function(value, new)
+    assert not any(ctx.broken(v) for v in ctx.change(value, new).added)
 
 
 @pytest.mark.parametrize(("body", "expected"), RATIO.items())
@@ -196,3 +241,4 @@ def test_ratio(body, expected):
     new = ctx.emitter.scaled(ctx.engine.scaled(value), value)
     assert brief(new) == expected
     assert_same_function(value, new)
+    assert not any(ctx.broken(v) for v in ctx.change(value, new).added)

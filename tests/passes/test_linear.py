@@ -1,0 +1,80 @@
+"""Linear forms: exact coefficients, equal atoms merged, what cancels gone."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+
+from stabilize.passes.linear import NOTHING, Linear
+from tests.passes.graphs import graph
+
+VALUES = graph("return x, z, w, O, squeeze(O, axes=(0, 1)), unsqueeze(O, axes=(0,))").outputs
+X, Z, W, ONE, SQUEEZED, UNSQUEEZED = VALUES
+HALF = Fraction(1, 2)
+
+
+def form(*terms, constant=0):
+    return Linear(tuple((v, Fraction(k)) for v, k in terms), Fraction(constant))
+
+
+def test_atoms_stand_in_the_order_of_the_graph():
+    assert Linear.collect([(Z, Fraction(1)), (X, Fraction(2))]) == form((X, 2), (Z, 1))
+
+
+def test_equal_atoms_are_merged_and_what_cancels_is_dropped():
+    assert Linear.collect([(X, Fraction(1)), (Z, Fraction(1)), (X, HALF)]) == form((X, Fraction(3, 2)), (Z, 1))
+    assert Linear.collect([(X, Fraction(1)), (Z, Fraction(1)), (X, Fraction(-1))]) == form((Z, 1))
+
+
+def test_views_of_one_element_are_one_atom():
+    """The first to be met is kept."""
+    assert (Linear.of(ONE) - Linear.of(SQUEEZED)).is_zero
+    assert (Linear.of(ONE) - Linear.of(UNSQUEEZED)).is_zero
+    assert Linear.of(UNSQUEEZED) + Linear.of(ONE) == form((UNSQUEEZED, 2))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "total"),
+    [
+        (form((X, 1), constant=2), form((Z, 1), constant=3), form((X, 1), (Z, 1), constant=5)),
+        (form((X, 1), constant=2), form(constant=3), form((X, 1), constant=5)),
+        (form(constant=2), form((X, 1), constant=3), form((X, 1), constant=5)),
+        (form(constant=2), form(constant=3), form(constant=5)),
+        (form((X, 2)), form((X, -2)), NOTHING),
+    ],
+)
+def test_sums(a, b, total):
+    assert a + b == total
+    assert total - b == a
+
+
+def test_scaling():
+    two = form((X, 2), (Z, -1), constant=3)
+    assert two.scale(Fraction(1)) is two
+    assert two.scale(HALF) == form((X, 1), (Z, -HALF), constant=Fraction(3, 2))
+    assert two.scale(Fraction(0)) == NOTHING
+
+
+def test_parts():
+    both = form((X, 2), (Z, -1), constant=3)
+    assert both.coefficient(Z) == -1
+    assert both.coefficient(X) == 2
+    assert both.coefficient(W) == 0
+    assert both.atoms == (X, Z)
+    assert both.split([X, W]) == (form((X, 2)), form((Z, -1), constant=3))
+    assert Linear.number(HALF) == form(constant=HALF)
+
+
+def test_what_is_one_atom():
+    assert Linear.of(X).single is X
+    assert form((X, 2)).single is None
+    assert form((X, 1), constant=1).single is None
+    assert form((X, 1), (Z, 1)).single is None
+    assert NOTHING.single is None
+
+
+def test_what_is_zero():
+    assert NOTHING.is_zero
+    assert not form(constant=1).is_zero
+    assert not Linear.of(X).is_zero
