@@ -8,8 +8,8 @@
 
 The mutants are mutmut's. `mutmut run` works too, but starts pytest for each; here the tests are collected once, and
 each mutant is a fork of that process in which the code of one function is replaced. Only the tests that reach the
-changed lines run, those that killed mutants of the function first, up to the first failure. A mutant may use five times
-the processor time of its tests; one that uses more counts as noticed.
+changed lines run, those that killed mutants of the function first, then the quick ones, up to the first failure or the
+budget. A mutant may use five times the processor time of its tests; one that uses more counts as noticed.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Literal
@@ -97,8 +98,8 @@ def apply(mutant: Mutant) -> None:
 class Tests:
     """The collected tests: what each reaches, how long it takes, and what to run for a mutant."""
 
-    def __init__(self, items: Sequence[pytest.Item]) -> None:
-        self.items = items
+    def __init__(self, items: Sequence[pytest.Item], budget: float) -> None:
+        self.budget = budget
         self.seconds: dict[pytest.Item, float] = {}
         self.reaching: defaultdict[tuple[str, int], set[pytest.Item]] = defaultdict(set)
         self._files: dict[CodeType, str | None] = {}
@@ -136,7 +137,9 @@ class Tests:
         killers = self.killers[mutant.file, mutant.function]
         lines = range(mutant.line, mutant.end + 1)
         found = set[pytest.Item]().union(*(self.reaching.get((mutant.file, n), ()) for n in lines))
-        return sorted(found, key=lambda item: (-killers[item], self.seconds[item], item.nodeid))
+        order = sorted(found, key=lambda item: (-killers[item], self.seconds[item], item.nodeid))
+        spent = accumulate(self.seconds[item] for item in order)
+        return [item for item, total in zip(order, spent, strict=True) if total <= self.budget]
 
 
 def passes(item: pytest.Item) -> bool:
@@ -216,8 +219,8 @@ class Plugin:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         options, results = self.options, defaultdict[str, Counter[Status]](Counter)
-        tests = Tests(session.items)
         mutants = [m for file in options.files or files() for m in mutants_of(file)]
+        tests = Tests(session.items, options.budget)
         total = len(mutants)
         if options.sample and options.sample < total:
             mutants = sorted(random.Random(options.seed).sample(mutants, options.sample), key=mutants.index)
@@ -262,6 +265,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, help="judge this many mutants, chosen at random")
     parser.add_argument("--seed", type=int, default=0, help="of the choice")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
+    parser.add_argument("--budget", type=float, default=5.0, help="seconds of tests for one mutant, quick ones first")
     parser.add_argument("--show", action="store_true", help="print survivors as they are found")
     parser.add_argument("--tests", default="tests/passes", help="what to run (default: tests/passes)")
     parser.add_argument("--output", default="mutants.jsonl", help="every mutant and what became of it")

@@ -239,11 +239,7 @@ class Engine:
         """`form` where the boolean `mask` holds, −inf elsewhere (its exponential is 0 there)."""
         full = [a for a in form.atoms if a.shape == value.shape]
         form, outer = form.split(full) if full else (form, Linear())  # finite where the whole is: stays outside
-        if form.is_zero:
-            dtype = value.dtype if FORMATS[value.dtype].precision >= 24 else "float32"
-            shown = self.builder.constant(0.0, dtype)
-        else:
-            shown = self.algebra.materialise(form, self.algebra.dtype_of(form))
+        shown = self.algebra.materialise(form, self.algebra.dtype_of(form))
         hidden = self.builder.constant(-math.inf, shown.dtype)
         return Linear.of(self.builder.make("where", mask, shown, hidden)) + outer
 
@@ -297,7 +293,7 @@ def _lin_log1p(e: Engine, v: Value) -> Linear | None:
     if reading.trivial or reading.number is None:
         return None
     if reading.number < 0:
-        rest = complement(e, reading.exponent, -reading.number, v.dtype) if reading.number == -1 else None
+        rest = complement(e, reading.exponent, Fraction(1), v.dtype) if reading.number == -1 else None
         return None if rest is None else rest.exponent
     return e.algebra.softplus(reading.exponent + Linear.number(_ln(reading.number)))
 

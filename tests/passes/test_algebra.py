@@ -209,6 +209,7 @@ READINGS = {
     "y": "y",
     "add(y, 1)": "add(y, 1)",
     # --- order, formats, the host's own sums ---
+    "log(div(mul(exp(x), z), exp(x)))": "log(z)",
     "softplus(add(z, x))": "softplus(add(z, x))",
     "softplus(add(cast(h, dtype='float32'), x))": "softplus(add(x, cast(h, dtype='float32')))",
     "log(add(exp(mul(x, 0.5)), exp(neg(z))))": "-z + softplus(add(mul(x, 0.5), z))",

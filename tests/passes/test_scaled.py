@@ -100,6 +100,69 @@ READINGS = {
     "softmax(add(x, R), axis=1)": "1.0 | x - logsumexp(x, axes=(1,), keepdim=True)",
     "softmax(n, axis=0)": "1.0 | n - logsumexp(n, axes=(0,), keepdim=True)",
     "softmax(E, axis=1)": "1.0 | E - logsumexp(E, axes=(1,), keepdim=True)",
+    "sub(1.0, sigmoid(neg(x)))": "1.0 | x - softplus(x)",
+    "sub(2.0, mul(sigmoid(neg(x)), 2.0))": "2.0 | x - softplus(x)",
+    "topk_values(mul(exp(x), z), axis=1, k=2, largest=True, sorted=True)": "as it is",
+    "where(gt(z, 0.0), neg(exp(x)), exp(w))": "as it is",
+    "where(gt(z, 0.0), exp(w), neg(exp(x)))": "as it is",
+    "div(mul(cast(exp(h), dtype='float32'), z), cast(h, dtype='float32'))": "div(z, cast(h, dtype='float32')) | h",
+    f"m = {M}\n"
+    "sum(mul(z, exp(minimum(sub(x, m), 71.0))), axes=(1,), keepdim=True)":
+        "as it is",
+    "m = maximum(max(where(ne(z, 0.0), x, -inf), axes=(1,), keepdim=True), 0.0)\n"
+    "sum(mul(z, exp(minimum(sub(x, m), 71.0))), axes=(1,), keepdim=True)":
+        "as it is",
+    "m = maximum(max(x, axes=(1,), keepdim=True), 0.0)\n"
+    "sum(mul(z, exp(minimum(sub(x, m), 71.0))), axes=(1,), keepdim=True)":
+        "as it is",
+    "m = maximum(max(w, axes=(1,), keepdim=True), 0.0)\n"
+    "sum(mul(z, exp(minimum(sub(x, m), 71.0))), axes=(1,), keepdim=True)": (
+        "sum(mul(z, softmax(minimum(sub(x, maximum(max(w, axes=(1,), keepdim=True), 0.0)), 71.0), axis=1)), "
+        "axes=(1,), keepdim=True) | logsumexp(minimum(sub(x, maximum(max(w, axes=(1,), keepdim=True), 0.0)), "
+        "71.0), axes=(1,), keepdim=True)"
+    ),
+    "m = maximum(max(x, axes=(1,), keepdim=True), R)\n"
+    "sum(mul(z, exp(minimum(sub(x, m), 71.0))), axes=(1,), keepdim=True)": (
+        "sum(mul(z, softmax(minimum(sub(x, maximum(max(x, axes=(1,), keepdim=True), R)), 71.0), axis=1)), "
+        "axes=(1,), keepdim=True) | logsumexp(minimum(sub(x, maximum(max(x, axes=(1,), keepdim=True), R)), "
+        "71.0), axes=(1,), keepdim=True)"
+    ),
+    "m = minimum(max(x, axes=(1,), keepdim=True), 0.0)\n"
+    "sum(mul(z, exp(minimum(sub(x, m), 71.0))), axes=(1,), keepdim=True)": (
+        "sum(mul(z, softmax(minimum(sub(x, minimum(max(x, axes=(1,), keepdim=True), 0.0)), 71.0), axis=1)), "
+        "axes=(1,), keepdim=True) | logsumexp(minimum(sub(x, minimum(max(x, axes=(1,), keepdim=True), 0.0)), "
+        "71.0), axes=(1,), keepdim=True)"
+    ),
+    "m = maximum(mean(x, axes=(1,), keepdim=True), 0.0)\n"
+    "sum(mul(z, exp(minimum(sub(x, m), 71.0))), axes=(1,), keepdim=True)": (
+        "sum(mul(z, softmax(minimum(sub(x, maximum(mean(x, axes=(1,), keepdim=True), 0.0)), 71.0), axis=1)), "
+        "axes=(1,), keepdim=True) | logsumexp(minimum(sub(x, maximum(mean(x, axes=(1,), keepdim=True), 0.0)), "
+        "71.0), axes=(1,), keepdim=True)"
+    ),
+    "m = maximum(max(x, axes=(1,), keepdim=True), 0.0)\n"
+    "sum(mul(z, exp(minimum(sub(x, m), w))), axes=(1,), keepdim=True)": (
+        "sum(mul(z, softmax(minimum(sub(x, maximum(max(x, axes=(1,), keepdim=True), 0.0)), w), axis=1)), "
+        "axes=(1,), keepdim=True) | logsumexp(minimum(sub(x, maximum(max(x, axes=(1,), keepdim=True), 0.0)), "
+        "w), axes=(1,), keepdim=True)"
+    ),
+    "m = maximum(max(x, axes=(1,), keepdim=True), 0.0)\n"
+    "sum(mul(z, exp(minimum(add(x, m), 71.0))), axes=(1,), keepdim=True)": (
+        "sum(mul(z, softmax(minimum(add(x, maximum(max(x, axes=(1,), keepdim=True), 0.0)), 71.0), axis=1)), "
+        "axes=(1,), keepdim=True) | logsumexp(minimum(add(x, maximum(max(x, axes=(1,), keepdim=True), 0.0)), "
+        "71.0), axes=(1,), keepdim=True)"
+    ),
+    "m = maximum(max(x, axes=(1,), keepdim=True), 0.0)\n"
+    "sum(mul(z, exp(maximum(sub(x, m), 71.0))), axes=(1,), keepdim=True)": (
+        "sum(mul(z, softmax(maximum(sub(x, maximum(max(x, axes=(1,), keepdim=True), 0.0)), 71.0), axis=1)), "
+        "axes=(1,), keepdim=True) | logsumexp(maximum(sub(x, maximum(max(x, axes=(1,), keepdim=True), 0.0)), "
+        "71.0), axes=(1,), keepdim=True)"
+    ),
+    "m = maximum(max(x, axes=(1,), keepdim=True), 0.0)\n"
+    "sum(mul(z, exp(minimum(mul(x, m), 71.0))), axes=(1,), keepdim=True)": (
+        "sum(mul(z, softmax(minimum(mul(x, maximum(max(x, axes=(1,), keepdim=True), 0.0)), 71.0), axis=1)), "
+        "axes=(1,), keepdim=True) | logsumexp(minimum(mul(x, maximum(max(x, axes=(1,), keepdim=True), 0.0)), "
+        "71.0), axes=(1,), keepdim=True)"
+    ),
     "sum(exp(x), axes=(1,), keepdim=True)": "1.0 | logsumexp(x, axes=(1,), keepdim=True)",
     "sum(exp(x), axes=(1,), keepdim=False)": "1.0 | squeeze(logsumexp(x, axes=(1,), keepdim=True), axes=(1,))",
     "sum(exp(x), axes=(0, 1), keepdim=False)": "1.0 | squeeze(logsumexp(x, axes=(0, 1), keepdim=True), axes=(0, 1))",
