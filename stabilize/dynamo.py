@@ -89,7 +89,8 @@ def _rewritten(module: fx.GraphModule, request: Request, receive: Callable[[Repo
     """The graph with its rewrites, or the graph itself and a warning when it cannot be read."""
     name = f"torch.compile graph {module.meta.get('dynamo_compile_id', '')}".strip()
     try:
-        host, report = apart(lambda: run(open_graph_module(module), request, name))
+        host = open_graph_module(module)  # read as it runs, with what is switched on around the call
+        rewritten, report = apart(lambda: run(host, request, name))
     except Exception as error:  # whatever goes wrong in here, the user's program runs
         kind = "" if isinstance(error, StabilizeError) else f"{type(error).__name__}: "
         warnings.warn(f"{name} runs as written, not as rewritten: {kind}{error}", stacklevel=2)
@@ -97,7 +98,7 @@ def _rewritten(module: fx.GraphModule, request: Request, receive: Callable[[Repo
     tell(report)
     if receive is not None:
         receive(report)
-    return host.model()
+    return rewritten.model()
 
 
 # --- options ----------------------------------------------------------------------------------------------------------

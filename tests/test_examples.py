@@ -23,6 +23,7 @@ EXPECTED = {
     "01_fix_a_naive_head": ["STB1", "after: 0"],
     "02_fix_an_onnx_file": ["$ stabilize optimize", "$ stabilize certify", "after: 100%"],
     "03_collapse_free": ["collapse-free    0.0% of rows have loss 0"],
+    "04_torch_compile": ["as written  entropy [nan", "finite gradients 100%", "STB102 log-of-softmax"],
 }
 
 

@@ -28,9 +28,10 @@ def export(module: nn.Module, call: Call) -> ExportedProgram:
     """Pre-dispatch ATen of one call, made in a copy of the module without its own hooks: those are called around it.
     ModelError with PyTorch's reason when the module cannot be exported."""
     name = type(module).__name__
-    wrapped = [_distributed(m) for m in module.modules() if _distributed(m)]
+    wrapped = [(path, kind) for path, part in module.named_modules() if (kind := _distributed(part))]
     if wrapped:
-        raise ModelError(f"{name} is wrapped in {wrapped[0]}: optimize the module first, then wrap it")
+        path, kind = wrapped[0]
+        raise ModelError(f"{path or name} is wrapped in {kind}: optimize the module first, then wrap it. {_CURE}")
     copied, foreign = _bare(module)
 
     def capture() -> tuple[ExportedProgram, list[str]]:

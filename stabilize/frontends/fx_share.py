@@ -38,7 +38,8 @@ def share_module(module: _Module, memo: dict[int, nn.Module] | None = None) -> _
     if isinstance(module, fx.GraphModule):
         shared: nn.Module = share_graph_module(module, copy_graph(module.graph), memo)
     else:
-        shared = module.__class__.__new__(module.__class__)
+        # not by the class's own __new__: that of a sharded module (FSDP2) makes another kind of object
+        shared = cast(nn.Module, object.__new__(module.__class__))
         memo[id(module)] = shared
         shared.__dict__.update(_own_state(module, memo))
     memo[id(module)] = shared
