@@ -28,7 +28,8 @@ def export(module: nn.Module, call: Call) -> ExportedProgram:
     """Pre-dispatch ATen of one call, made in a copy of the module without its own hooks: those are called around it.
     ModelError with PyTorch's reason when the module cannot be exported."""
     name = type(module).__name__
-    wrapped = [(path, kind) for path, part in module.named_modules() if (kind := _distributed(part))]
+    tree: Any = module
+    wrapped = [(str(path), kind) for path, part in tree.named_modules() if (kind := _distributed(part))]
     if wrapped:
         path, kind = wrapped[0]
         raise ModelError(f"{path or name} is wrapped in {kind}: optimize the module first, then wrap it. {_CURE}")
