@@ -17,8 +17,11 @@ from stabilize.graph.value import Dim, Value
 from stabilize.passes.cancellation.shapes import square_of
 from stabilize.passes.scaled import number_of, widens
 
-#: A sum of more terms than this is not searched for pairs.
+#: A sum of more terms than this is not searched for pairs, a product is not taken into more factors, and no more
+#: numbers are taken off a value: reading stays linear in the graph.
 _MOST_TERMS = 8
+_MOST_FACTORS = 8
+_MOST_NUMBERS = 8
 
 Factors: TypeAlias = tuple[Value, ...]
 
@@ -102,7 +105,7 @@ def _alongside(weights: Moment, of: Moment) -> bool:
 def unscaled(value: Value) -> tuple[Value, Fraction]:
     """(u, k) with value = k·u and u no multiple by a number."""
     k = Fraction(1)
-    while True:
+    for _ in range(_MOST_NUMBERS):
         if value.op == "neg":
             value, k = value.operands[0], -k
         elif value.op == "mul" and (found := _number_beside(value)) is not None:
@@ -110,7 +113,8 @@ def unscaled(value: Value) -> tuple[Value, Fraction]:
         elif value.op == "div" and (number := number_of(value.operands[1])) and value.operands[0].shape == value.shape:
             value, k = value.operands[0], k / number
         else:
-            return value, k
+            break
+    return value, k
 
 
 def _number_beside(value: Value) -> tuple[Value, Fraction] | None:
@@ -128,10 +132,10 @@ def product(value: Value) -> tuple[Factors, Fraction]:
     while stack:
         inner, k = unscaled(narrowest(stack.pop()))
         scale *= k
-        base = square_of(inner)
+        base = square_of(inner) if len(factors) + len(stack) < _MOST_FACTORS else None
         if base is not None:
             stack += [base.operands[0] if base.op == "abs" else base] * 2
-        elif inner.op == "mul":
+        elif inner.op == "mul" and len(factors) + len(stack) < _MOST_FACTORS:
             stack += inner.operands
         else:
             factors.append(narrowest(inner))

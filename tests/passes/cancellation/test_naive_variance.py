@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import stabilize
+from stabilize.passes.cancellation.moments import product
+from tests.passes.graphs import graph
 
 _M = "mean(x, axes=(1,), keepdim=True)"
 _CENTRED = f"v17 = sub(x, {_M})"
@@ -133,3 +135,11 @@ def test_special_rows_keep_their_class():
     for shape in ((4, 1), (4, 0)):
         x = torch.ones(shape)
         assert torch.equal(stabilize.optimize(naive, (x,))(x).isnan(), naive(x).isnan())
+
+
+def test_repeated_squares_are_taken_into_few_factors():
+    """x to the power 2²⁰⁰ is not 2²⁰⁰ factors."""
+    lines = ["t0 = x", *(f"t{i + 1} = mul(t{i}, t{i})" for i in range(200)), "return t200"]
+    factors, scale = product(graph("\n".join(lines)).outputs[0])
+    assert 1 < len(factors) < 20
+    assert scale == 1
