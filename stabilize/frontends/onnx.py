@@ -81,6 +81,13 @@ class OnnxHost:
         return Reader(self._model, self.opset, None if self._inside is None else self._inside.sizes)
 
     @property
+    def is_too_large(self) -> bool:
+        """Whether no runtime can be asked to run the model: its functions written out have no end to speak of."""
+        from stabilize.frontends.onnx_check import is_too_large
+
+        return is_too_large(self._model)
+
+    @property
     def view(self) -> View:
         return self._view
 
@@ -117,7 +124,8 @@ class OnnxHost:
         from stabilize.frontends.onnx_emitter import Names
         from stabilize.frontends.onnx_patch import taken_names
 
-        functions = self._inside is None and bool(self._model.functions)  # those of a body are the model's
+        # those of a body are the model's
+        functions = self._inside is None and bool(self._model.functions) and not self.is_too_large
         if not functions and not onnx_bodies.slots(self._model):
             return {}
         _ = self.view  # the reader has read
@@ -227,10 +235,11 @@ def open_onnx(model: OnnxModel) -> OnnxHost:
 
 
 def _checked(model: ir.Model, name: str) -> ir.Model:
-    from stabilize.frontends import onnx_check, onnx_files
+    from stabilize.frontends import onnx_check, onnx_files, onnx_tensors
 
     onnx_files.check_ir_locations(model, name)
     onnx_check.check_order(model, name)
+    onnx_tensors.check_tensors(model, name)
     return model
 
 
@@ -239,6 +248,7 @@ def _deserialized(proto: onnx.ModelProto, name: str) -> ir.Model:
 
     from stabilize.frontends.onnx_check import check_order
     from stabilize.frontends.onnx_proto import remember
+    from stabilize.frontends.onnx_tensors import check_tensors
     from stabilize.frontends.onnx_types import silenced
 
     try:
@@ -251,6 +261,7 @@ def _deserialized(proto: onnx.ModelProto, name: str) -> ir.Model:
         first = str(cause).partition("\n")[0]
         raise ModelError(f"{name}: not a valid ONNX model ({first}): check it with onnx.checker") from error
     check_order(model, name)
+    check_tensors(model, name)
     remember(proto, model)
     return model
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import onnx
@@ -12,8 +14,18 @@ from stabilize.errors import ModelError
 
 
 def check_order(model: ir.Model, name: str) -> None:
-    """ModelError when a value is used before it is computed, or is computed nowhere."""
+    """ModelError when a value is used before it is computed, or is computed nowhere, in the graph and in the bodies
+    of functions, or when a function calls itself."""
     _check_graph(model.graph, name, set())
+    for function in model.functions.values():
+        _check_graph(function.graph, f"{name}: in function {function.name!r}", set())
+    try:
+        callees_first(model)
+    except CycleError as error:
+        ring = " → ".join(identifier[1] for identifier in reversed(error.args[1]))
+        raise ModelError(
+            f"{name}: not a valid ONNX model (a function calls itself: {_short(ring)}): export the model again"
+        ) from error
 
 
 def _check_graph(graph: ir.Graph, name: str, computed: set[ir.Value]) -> None:
@@ -24,17 +36,56 @@ def _check_graph(graph: ir.Graph, name: str, computed: set[ir.Value]) -> None:
         for value in node.inputs:
             if value is not None and value not in computed:
                 raise ModelError(f"{name}: not a valid ONNX model ({_why(value, node)}")
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
-                _check_graph(attribute.as_graph(), name, computed)
-            elif attribute.type == ir.AttributeType.GRAPHS and not attribute.is_ref():
-                for inner in attribute.as_graphs():
-                    _check_graph(inner, name, computed)
+        for inner in bodies(node):
+            _check_graph(inner, name, computed)
         computed.update(node.outputs)
     for value in graph.outputs:
         if value not in computed:
             where = f"output {value.name!r} of the graph {graph.name!r} is computed nowhere"
             raise ModelError(f"{name}: not a valid ONNX model ({where}): check it with onnx.checker")
+
+
+def bodies(node: ir.Node) -> Iterator[ir.Graph]:
+    """The graphs that a control-flow node holds."""
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS and not attribute.is_ref():
+            yield from attribute.as_graphs()
+
+
+# --- functions ------------------------------------------------------------------------------------------------------
+
+#: Runtimes and shape inference put the body of a function in place of each call, calls within calls.
+_MOST_NODES, _MOST_LEVELS = 1_000_000, 100
+
+
+def is_too_large(model: ir.Model) -> bool:
+    """Whether writing out every call of a function would give more than anybody can use."""
+    nodes: dict[ir.OperatorIdentifier, int] = {}
+    levels: dict[ir.OperatorIdentifier, int] = {}
+    for identifier in callees_first(model):
+        called = [n.op_identifier() for n in model.functions[identifier].all_nodes()]
+        nodes[identifier] = sum(nodes.get(c, 1) for c in called)
+        levels[identifier] = 1 + max((levels.get(c, 0) for c in called), default=0)
+    total = sum(nodes.get(n.op_identifier(), 1) for n in model.graph.all_nodes())
+    return total > _MOST_NODES or max(levels.values(), default=0) > _MOST_LEVELS
+
+
+def callees_first(model: ir.Model) -> list[ir.OperatorIdentifier]:
+    """The model's functions, each after those that it calls; CycleError when there is no such order."""
+    calls: dict[ir.OperatorIdentifier, set[ir.OperatorIdentifier]] = {
+        identifier: {n.op_identifier() for n in function.all_nodes()} & model.functions.keys()
+        for identifier, function in model.functions.items()
+    }
+    return list(TopologicalSorter(calls).static_order())
+
+
+# --- words ----------------------------------------------------------------------------------------------------------
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _why(value: ir.Value, node: ir.Node) -> str:

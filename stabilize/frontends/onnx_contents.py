@@ -83,6 +83,14 @@ def _numbers(call: Call, index: int) -> np.ndarray:
     return array
 
 
+def _integers(call: Call, index: int) -> np.ndarray:
+    """Operand `index`, which picks or counts."""
+    array = _numbers(call, index)
+    if array.dtype.kind not in "iu":
+        raise Refused(f"input {index} is not of integers")
+    return array
+
+
 def _alike(call: Call) -> list[np.ndarray]:
     """All operands, numbers of one dtype."""
     arrays = [_numbers(call, i) for i in range(len(call.args))]
@@ -135,7 +143,7 @@ def _unsqueeze(call: Call) -> np.ndarray:
 
 
 def _reshape(call: Call) -> np.ndarray:
-    array, target = _operand(call, 0), _numbers(call, 1).tolist()
+    array, target = _operand(call, 0), _integers(call, 1).reshape(-1).tolist()
     keep = not call.int_attr("allowzero", 0)
     return array.reshape([array.shape[i] if d == 0 and keep else d for i, d in enumerate(target)])
 
@@ -143,7 +151,7 @@ def _reshape(call: Call) -> np.ndarray:
 def _gather(call: Call) -> np.ndarray:
     array = _operand(call, 0)
     axis = call.axis(0, array.ndim)
-    return np.asarray(np.take(array, _numbers(call, 1), axis), array.dtype)
+    return np.asarray(np.take(array, _integers(call, 1), axis), array.dtype)
 
 
 def _slice(call: Call) -> np.ndarray:

@@ -73,7 +73,7 @@ def check_locations(model: onnx.ModelProto, name: str, *folders: Folder) -> None
 
 def check_ir_locations(model: ir.Model, name: str) -> None:
     """The same for a model of onnx_ir, whose tensors know their folders."""
-    for tensor in _ir_tensors(model):
+    for tensor in ir_tensors(model):
         if isinstance(tensor, ir.ExternalTensor):
             external = cast(Any, tensor)  # its paths are partly untyped
             check_location(str(external.location), name, str(external.base_dir))
@@ -82,7 +82,8 @@ def check_ir_locations(model: ir.Model, name: str) -> None:
                     _check_number(str(number), f"{name}: the {key} of tensor {tensor.name!r}")
 
 
-def _ir_tensors(model: ir.Model) -> Iterator[ir.TensorProtocol | None]:
+def ir_tensors(model: ir.Model) -> Iterator[ir.TensorProtocol | None]:
+    """Every tensor of a model: initializers and attributes, in nested graphs and functions too."""
     functions = model.functions.values()
     for attribute in (a for f in functions for a in f.attributes.values()):
         yield from _attribute_tensors(attribute)
@@ -97,9 +98,9 @@ def _attribute_tensors(attribute: ir.Attr) -> Iterator[ir.TensorProtocol]:
     if attribute.is_ref():
         return
     if attribute.type == ir.AttributeType.TENSOR:
-        yield attribute.as_tensor()
+        yield attribute.value  # as_tensor() asks the tensor for its size, which it may not have
     elif attribute.type == ir.AttributeType.TENSORS:
-        yield from attribute.as_tensors()
+        yield from attribute.value
 
 
 def check_location(location: str, name: str, *folders: Folder) -> None:
@@ -135,6 +136,7 @@ def write(model: onnx.ModelProto, path: str | os.PathLike[str], data_folder: str
     folder = target.parent if data_folder is None else Path(data_folder)
     check_locations(model, str(target), folder)
     copies = _copies(locations(model), target, folder)
+    _check_extents(model, str(target), folder)
     try:
         data = model.SerializeToString()
     except ValueError as error:
@@ -143,6 +145,18 @@ def write(model: onnx.ModelProto, path: str | os.PathLike[str], data_folder: str
         _make_folder(wanted.parent)
         _replace_file(wanted, partial(copy_data, source))
     _replace_file(target, lambda temporary: temporary.write_bytes(data))
+
+
+def _check_extents(model: onnx.ModelProto, name: str, folder: Path) -> None:
+    """ModelError for a tensor that ends after its file does."""
+    sizes = {location: (folder / location).stat().st_size for location in locations(model)}
+    for tensor, keys in _external(model):
+        location, offset = keys.get("location", ""), int(keys.get("offset", "0"))
+        if offset + int(keys.get("length", "0")) > sizes[location]:
+            raise ModelError(
+                f"{name}: its data {folder / location} is cut short, tensor {tensor!r} ends after it: "
+                "copy the data again, or export the model again"
+            )
 
 
 def _copies(names: list[str], target: Path, folder: Path) -> list[tuple[Path, Path]]:

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from stabilize.frontends import onnx_bodies
 from stabilize.frontends.onnx import OLDEST_OPSET, opset_of
 from stabilize.frontends.onnx_bodies import Inside, called
+from stabilize.frontends.onnx_check import callees_first
 from stabilize.frontends.onnx_emitter import Names
 from stabilize.frontends.onnx_infer import inferred
 from stabilize.frontends.onnx_patch import taken_names
@@ -31,8 +32,8 @@ def taken_out(model: ir.Model, outer: Reader) -> Iterator[tuple[str, ir.Model, I
     """
     calls: _Calls = {}
     _note(model, outer, calls)
-    for function in _callers_first(model):
-        identifier = function.identifier()
+    for identifier in reversed(callees_first(model)):
+        function = model.functions[identifier]
         if identifier not in calls:
             continue  # nothing is known about its operands, and nothing is computed by it
         graph = function.graph
@@ -67,24 +68,6 @@ def put_back(model: ir.Model, bodies: Mapping[str, ir.Model]) -> None:
         attributes = function.attributes.values()
         domain, name, overload = identifier
         model.functions[identifier] = ir.Function(domain, name, overload, graph=graph, attributes=attributes)
-
-
-def _callers_first(model: ir.Model) -> list[ir.Function]:
-    """Every function before those that it calls."""
-    done: dict[ir.OperatorIdentifier, ir.Function] = {}
-
-    def visit(identifier: ir.OperatorIdentifier, above: frozenset[ir.OperatorIdentifier]) -> None:
-        if identifier in above or identifier in done:
-            return
-        function = model.functions[identifier]
-        for node in function.all_nodes():
-            if node.op_identifier() in model.functions:
-                visit(node.op_identifier(), above | {identifier})
-        done[identifier] = function
-
-    for identifier in model.functions:
-        visit(identifier, frozenset())
-    return list(reversed(done.values()))
 
 
 def _note(model: ir.Model, reader: Reader, calls: _Calls) -> None:

@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import Error as ProtobufError  # type: ignore[import-untyped]
 
+from stabilize.frontends.onnx_check import is_too_large
 from stabilize.frontends.onnx_types import silenced
 
 #: A tensor of more elements is no shape, no axes and no bounds: inference needs none of its data.
@@ -22,6 +23,8 @@ LARGE: Final = 100_000
 def inferred(model: ir.Model) -> ir.Model:
     """A copy of `model` with the types that ONNX's shape inference finds; where that fails, as it is stated."""
     copy = model.clone()
+    if is_too_large(model):
+        return copy  # inference writes functions out, call by call
     try:
         with silenced(ir.serde.__name__):
             proto = ir.serde.serialize_model(_light(model.clone()))

@@ -20,7 +20,7 @@ import onnx_ir as ir
 from stabilize.errors import ShapeError
 from stabilize.frontends import onnx_layout, onnx_rows
 from stabilize.frontends.onnx_call import Call, Contents, Refused, Row
-from stabilize.frontends.onnx_check import conforms
+from stabilize.frontends.onnx_check import bodies, conforms
 from stabilize.frontends.onnx_contents import LIMIT, SYMBOLIC, contents_of, dtype_of
 from stabilize.frontends.onnx_expand import folded
 from stabilize.frontends.onnx_infer import inferred, small
@@ -262,19 +262,12 @@ def _counts(array: np.ndarray) -> bool:
 def captures(node: ir.Node) -> Iterator[ir.Value]:
     """Values that the bodies of a control-flow node use from outside, once each."""
     seen: set[ir.Value] = set()
-    for attribute in node.attributes.values():
-        if attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
-            graphs = [attribute.as_graph()] if attribute.type == ir.AttributeType.GRAPH else attribute.as_graphs()
-            for graph in graphs:
-                for inner in graph.all_nodes():
-                    for value in inner.inputs:
-                        if value is not None and value not in seen:
-                            seen.add(value)
-                            yield value
-                for value in graph.outputs:
-                    if value not in seen:
-                        seen.add(value)
-                        yield value
+    for graph in bodies(node):
+        used = [value for inner in graph.all_nodes() for value in inner.inputs]
+        for value in (*used, *graph.outputs):
+            if value is not None and value not in seen:
+                seen.add(value)
+                yield value
 
 
 def attribute_text(attribute: ir.Attr) -> str | None:

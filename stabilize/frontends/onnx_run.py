@@ -14,7 +14,7 @@ import torch
 from stabilize.errors import MissingExtraError, ModelError, UsageError
 from stabilize.frontends.example import Example, brief, output_tensors
 from stabilize.frontends.onnx import OnnxHost, open_onnx
-from stabilize.frontends.random_inputs import draw
+from stabilize.frontends.random_inputs import check_size, draw
 
 if TYPE_CHECKING:
     import onnx
@@ -45,6 +45,8 @@ class OnnxRunner:
 
             check_locations(self.proto, name, folder)
         _check_not_random(self.proto, name)
+        if self.host.is_too_large:
+            raise ModelError(f"{name}: its functions call each other too often to be run: inline or export it again")
         defaults = {tensor.name for tensor in self.proto.graph.initializer}
         self._inputs = {i.name: i for i in self.proto.graph.input if i.name not in defaults}
 
@@ -111,6 +113,7 @@ class OnnxRunner:
                 d if isinstance(d, int) else known.setdefault(d or f"{name}.{axis}", sizes[len(known) % len(sizes)])
                 for axis, d in enumerate(dims)
             ]
+            check_size(shape, name, self.name)
             result[name] = draw(torch.empty(shape, dtype=dtype, device="meta"), position, low, high)
         return result
 
@@ -123,6 +126,14 @@ class OnnxRunner:
             raise UsageError(f"input {name!r} of {self.name} is a {kind.replace('_type', '')}, which cannot be drawn")
         dims = type.tensor_type.shape.dim
         return dtype, [d.dim_value if d.HasField("dim_value") else d.dim_param for d in dims]
+
+
+def silence_runtime() -> None:
+    """Keep ONNX Runtime from writing to stderr, in this process: for the command line."""
+    try:
+        import_module("onnxruntime").set_default_logger_severity(4)
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "onnx", "running an ONNX model") from error
 
 
 @final
@@ -152,7 +163,7 @@ def _onnxruntime(proto: onnx.ModelProto, name: str, folder: str | None, *, stric
     except ImportError as error:
         raise MissingExtraError("onnxruntime", "onnx", "running an ONNX model") from error
     options = ort.SessionOptions()
-    options.log_severity_level = 4
+    options.log_severity_level = 4  # what matters is in the error it raises
     if folder is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     try:

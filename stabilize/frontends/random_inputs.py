@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
+
+from stabilize.errors import UsageError
+
+#: Elements of one drawn input: 128 MiB in float64, and a comparison holds several copies.
+_MOST_ELEMENTS = 1 << 24
+
+
+def check_size(shape: Sequence[int], name: str, model: str) -> None:
+    """UsageError for an input too large to be drawn, or of no size at all."""
+    if len(shape) > 64 or any(n < 0 for n in shape) or math.prod(shape) > _MOST_ELEMENTS:
+        told = "×".join(map(str, shape[:8]))
+        raise UsageError(f"input {name!r} of {model} has the shape {told}, too large to draw: pass example inputs")
 
 
 def draw(like: torch.Tensor, position: int, low: int = 0, high: int = 2) -> torch.Tensor:
