@@ -132,6 +132,14 @@ def _kind(value: object) -> str:
     return f"an object of type {type(value).__name__}"
 
 
+def silence_runtimes(*subjects: Subject) -> None:
+    """Keep the runtimes that will run these models from writing to stderr."""
+    if any(subject.kind == "onnx" for subject in subjects):
+        from stabilize.frontends.onnx_run import silence_runtime
+
+        silence_runtime()
+
+
 # -- input data ------------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ progress to stderr and only to a terminal.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import sys
 import traceback
@@ -157,13 +158,14 @@ def certify_command(context: click.Context, before: str, after: str, input_data:
     Without --input-data, the inputs a PyTorch model was exported with are used, or random ones for ONNX. One may be a
     PyTorch model and the other its ONNX export. Exits with 1 when B is worse than A somewhere.
     """
-    from stabilize.arguments import bind_inputs, read_arrays, read_model, suffix_of
+    from stabilize.arguments import bind_inputs, read_arrays, read_model, silence_runtimes, suffix_of
 
     for model in (before, after):
         suffix_of(model)
     arrays = read_arrays(input_data) if input_data else None
     with _session(f"reading {before} and {after}") as show:
         first, second = read_model(before), read_model(after)
+        silence_runtimes(first, second)
         show("certifying")
         from stabilize.api import certify
 
@@ -197,18 +199,30 @@ def _without_a_fix(report: Report) -> list[Finding]:
 
 @contextmanager
 def _session(first_stage: str) -> Generator[Callable[[str], None]]:
-    """Keep torch's warnings to itself. The value shows what is going on, on stderr if that is a terminal."""
+    """Keep torch's warnings and logs to itself: what matters of them is in errors.
+
+    The value shows what is going on, on stderr if that is a terminal.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"(torch|onnx|onnxscript)\b.*")
         warnings.simplefilter("ignore", FutureWarning)  # torch's own, raised in the name of whoever copies a program
-        if not sys.stderr.isatty():
-            yield lambda stage: None
-            return
-        from rich.console import Console
-        from rich.markup import escape
+        before = logging.root.manager.disable
+        logging.disable(logging.CRITICAL)
+        try:
+            yield from _progress(first_stage)
+        finally:
+            logging.disable(before)
 
-        with Console(file=sys.stderr).status(escape(first_stage)) as status:
-            yield lambda stage: status.update(escape(stage))
+
+def _progress(first_stage: str) -> Generator[Callable[[str], None]]:
+    if not sys.stderr.isatty():
+        yield lambda stage: None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+
+    with Console(file=sys.stderr).status(escape(first_stage)) as status:
+        yield lambda stage: status.update(escape(stage))
 
 
 if __name__ == "__main__":

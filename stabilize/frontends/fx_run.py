@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast, final
 
 import torch
@@ -86,8 +88,12 @@ class TorchRunner:
         """
         with torch.no_grad(), _random.fork_rng(), _buffers_kept(self.module):
             _random.manual_seed(0)
+            called = module or self.module
+            # a graph module prints where it failed, which the error says too
+            quiet = contextlib.redirect_stderr(io.StringIO()) if isinstance(called, fx.GraphModule) else nullcontext()
             try:
-                result = (module or self.module)(*example.args, **example.kwargs)
+                with quiet:
+                    result = called(*example.args, **example.kwargs)
             except Exception as error:  # the user's code may raise anything
                 raise ModelError(f"{self.name} fails on these inputs: {brief(error)}") from error
             return output_tensors(result, self.name)

@@ -74,7 +74,7 @@ def read(path: str | Path) -> ExportedProgram:
     import torch
 
     try:
-        with _quiet("torch.export"):
+        with _quiet():
             return torch.export.load(path)
     except OSError as error:
         raise _unreadable(path, error) from error
@@ -96,6 +96,7 @@ def _inspect(path: Path) -> None:
             names = archive.namelist()
             if len({name.casefold() for name in names}) != len(names):  # torch's reader ignores case
                 raise ModelError(f"{path}: not a .pt2 archive, or damaged: two records have one name")
+            _check_sizes(archive, path)
             for name in names:
                 reason = _danger(archive, name)
                 if reason is not None:
@@ -110,6 +111,16 @@ def _inspect(path: Path) -> None:
         raise _unreadable(path, error) from error
     except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, EOFError, KeyError) as error:
         raise ModelError(f"{path}: not a .pt2 archive, or damaged: {_first_line(error)}") from error
+
+
+def _check_sizes(archive: zipfile.ZipFile, path: Path) -> None:
+    """ModelError for records larger than they are in the file: torch compresses none, and reads them whole."""
+    records = archive.infolist()
+    packed = [r.filename for r in records if r.compress_type != zipfile.ZIP_STORED or r.compress_size != r.file_size]
+    if packed:
+        raise ModelError(f"{path}: not written by torch.export.save, or damaged: {packed[0]!r} is compressed")
+    if sum(record.file_size for record in records) > path.stat().st_size:
+        raise ModelError(f"{path}: not a .pt2 archive, or damaged: its records overlap")
 
 
 def _unreadable(path: Path, error: OSError) -> ModelError:
@@ -274,11 +285,11 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _quiet(logger: str) -> Generator[None]:
-    """Keep a logger silent: torch logs tracebacks of errors that are then raised and reported anyway."""
-    log = logging.getLogger(logger)
-    before, log.disabled = log.disabled, True
+def _quiet() -> Generator[None]:
+    """Keep torch from logging tracebacks of errors that are then raised and reported anyway."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
         yield
     finally:
-        log.disabled = before
+        logging.disable(before)

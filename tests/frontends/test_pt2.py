@@ -348,3 +348,31 @@ def test_two_records_of_one_name_are_refused(records: Records, tmp_path: Path) -
     path = save({**records, "MODELS/model.json": b"{}"}, tmp_path / "net.pt2")
     with pytest.raises(ModelError, match="two records"):
         read(path)
+
+
+# -- records and their sizes ----------------------------------------------------------------------------------------
+
+
+def test_a_compressed_record_is_refused(records: Records, tmp_path: Path) -> None:
+    """Gigabytes of zeros take kilobytes in a file; torch writes no such record, and would read it whole."""
+    path = save(records, tmp_path / "bomb.pt2")
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model/extra/zeros", bytes(1 << 20))
+    with pytest.raises(ModelError, match=r"bomb\.pt2: .*'model/extra/zeros' is compressed"):
+        read(path)
+
+
+def test_overlapping_records_are_refused(records: Records, tmp_path: Path) -> None:
+    path = save({**records, "extra": bytes(1 << 16)}, tmp_path / "bomb.pt2")
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
+        whole = archive.getinfo("model/extra")
+        for i in range(4):
+            twin = zipfile.ZipInfo(f"model/extra{i}")
+            twin.header_offset, twin.file_size, twin.compress_size, twin.CRC = (
+                whole.header_offset, whole.file_size, whole.compress_size, whole.CRC
+            )  # fmt: skip
+            archive.filelist.append(twin)
+            archive.NameToInfo[twin.filename] = twin
+        archive._didModify = True
+    with pytest.raises(ModelError, match=r"bomb\.pt2: .*its records overlap"):
+        read(path)
