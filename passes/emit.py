@@ -60,6 +60,10 @@ class Split:
         return Split(((k, term), *self.terms), self.constant, self.cost + cost)
 
 
+#: Forms looked at for one sink. Models need about 25; what needs more has no fused form.
+_MOST_SPLITS = 100
+
+
 @final
 class Emitter:
     """Turns normal forms into values.
@@ -80,17 +84,35 @@ class Emitter:
         self.host_size = host_size
         self.bounds = bounds
         self.coarse = frozenset(coarse)
+        self._effort = 0
+        self._splits: dict[tuple[Linear, int], Split] = {}
+        self._made: dict[tuple[str, Linear, str], Value] = {}
+
+    def begin(self) -> None:
+        """A new sink: what may be tried for it is bounded, so that a tower of sums takes no exponential time."""
+        if self._effort > _MOST_SPLITS:
+            self._made.clear()  # made from splits that were cut short
+        self._effort = 0
 
     # --- splitting --------------------------------------------------------------------------------------------------
 
     def split(self, form: Linear, depth: int = 5) -> Split:
         """The cheapest split of `form` into terms."""
+        known = self._splits.get((form, depth))
+        if known is None:
+            known = self._split(form, depth)
+            if self._effort <= _MOST_SPLITS:  # one that was cut short may do better for another sink
+                self._splits[form, depth] = known
+        return known
+
+    def _split(self, form: Linear, depth: int) -> Split:
         plain = Split(
             tuple((k, Term("atom", Linear.of(a))) for a, k in form.terms),
             form.constant,
             sum(1.01 if _hides_special(a) else 1.0 for a in form.atoms) + (0.5 if form.constant else 0.0),
         )
-        if not depth:
+        self._effort += 1
+        if not depth or self._effort > _MOST_SPLITS:
             return plain
         return min([plain, *self._options(form, depth)], key=lambda split: split.cost)
 
@@ -225,6 +247,17 @@ class Emitter:
 
     def build(self, form: Linear, dtype: str) -> Value:
         """`form` as a value of `dtype`: the split, emitted term by term."""
+        return self._once(self._build, form, dtype)
+
+    def _once(self, make: Callable[[Linear, str], Value], form: Linear, dtype: str) -> Value:
+        """`make(form, dtype)`, remembered: expressions share parts, which would be made once for each path to them."""
+        key = (make.__name__, form, dtype)
+        known = self._made.get(key)
+        if known is None:
+            known = self._made[key] = make(form, dtype)
+        return known
+
+    def _build(self, form: Linear, dtype: str) -> Value:
         split = self.split(form)
         if not split.terms:
             return self.builder.constant(float(split.constant), dtype)
@@ -241,6 +274,9 @@ class Emitter:
 
     def operand(self, form: Linear, dtype: str) -> Value:
         """A plain sum of atoms, or a split when that is more accurate; the argument of a fused operator."""
+        return self._once(self._operand, form, dtype)
+
+    def _operand(self, form: Linear, dtype: str) -> Value:
         known = self.engine.algebra.known(form)
         if known is not None and self._holds(known, form):
             return self.builder.cast(known, dtype)

@@ -57,13 +57,24 @@ class Mixture:
         return reduced or (self.combine == "add" and len(self.parts) > 2)
 
 
+#: More summands than this are not taken apart: sums of sums of … grow without end, and no operator is found for them.
+_MOST_SUMMANDS = 16
+
+
 def summands(engine: Engine, form: Linear) -> list[Linear]:
     """`form` = ln Σ exp(sᵢ): the sᵢ, found by undoing logaddexp(a, b) = a + softplus(b − a)."""
-    for atom, k in reversed(form.terms):
-        if atom.op == "softplus" and k == 1:
-            a = form - Linear.of(atom)
-            return summands(engine, a) + summands(engine, a + engine.linear(atom.operands[0]))
-    return [form]
+    pending, found = [form], list[Linear]()
+    while pending:
+        if len(pending) + len(found) > _MOST_SUMMANDS:
+            return [form]
+        each = pending.pop()
+        atom = next((a for a, k in reversed(each.terms) if a.op == "softplus" and k == 1), None)
+        if atom is None:
+            found.append(each)
+            continue
+        first = each - Linear.of(atom)
+        pending += [first + engine.linear(atom.operands[0]), first]
+    return found
 
 
 def common_shift(numerator: Linear, forms: Sequence[Linear]) -> Linear:

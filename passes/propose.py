@@ -90,6 +90,7 @@ def _is_asked(value: Value) -> bool:
 def _first(ctx: Context, value: Value, accept: Callable[[Proposal], Value | None]) -> Value | None:
     if not _is_asked(value):
         return None
+    ctx.emitter.begin()
     for proposer in PROPOSERS:
         proposal = proposer(ctx, value)
         if proposal is not None:
