@@ -37,7 +37,7 @@ from stabilize.formats import Format
 from stabilize.graph.value import Dim, Value, cone
 from stabilize.passes.cancellation.moments import average, moment, narrowest, terms
 from stabilize.passes.cancellation.naive_variance import read as read_variance
-from stabilize.passes.rule import Context, Proposal, Rule
+from stabilize.passes.rule import Context, Proposal, Rule, Severity
 from stabilize.passes.scaled import number_of
 
 
@@ -67,7 +67,8 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     if any(t.dtype != found.x.dtype for t in affine):
         return None
     new = ctx.builder.make(found.op, found.x, *affine, axis=found.axis, epsilon=found.epsilon)
-    return RULE.proposal(value, ctx.emitter.finish(new, value))
+    severity: Severity = "error" if found.x.dtype == "float16" else "warning"
+    return RULE.proposal(value, ctx.emitter.finish(new, value), severity=severity)
 
 
 def read(value: Value) -> Normalised | None:
@@ -199,4 +200,4 @@ def _condition(fmt: Format) -> str:
     return f"entries above {fmt.max**0.5:.4g}, or a mean above {fmt.u**-0.5:.3g} deviations, in {fmt.name}"
 
 
-RULE = Rule("STB403", "naive-normalisation", frozenset({"add", "mul", "div"}), match, __doc__, "error", _condition)
+RULE = Rule("STB403", "naive-normalisation", frozenset({"add", "mul", "div"}), match, __doc__, "warning", _condition)
