@@ -545,6 +545,56 @@ def _r_erfc(_: Ranges, v: Value, r: list[Range]) -> Range:
     return Range(smallest, math.erfc(r[0].lo), tiny=smallest < FORMATS[v.dtype].min_normal)
 
 
+def _increasing(function: Callable[[float], float], low: float = -INF, high: float = INF) -> RangeRule:
+    """The range of an increasing function on [low, high], NaN outside."""
+
+    def rule(_: Ranges, v: Value, r: list[Range]) -> Range:
+        ends = (min(max(x, low), high) for x in (r[0].lo, r[0].hi))
+        lo, hi = (_limit(function, x) for x in ends)
+        return Range(lo, hi, tiny=r[0].tiny and low < 0 < high)
+
+    return rule
+
+
+def _limit(function: Callable[[float], float], x: float) -> float:
+    """The value of an increasing function, ±inf where it leaves the floats or has a pole."""
+    try:
+        return function(x)
+    except (OverflowError, ValueError):
+        return INF if x > 0 else -INF
+
+
+def _r_acos(_: Ranges, v: Value, r: list[Range]) -> Range:
+    return Range(math.acos(min(max(r[0].hi, -1.0), 1.0)), math.acos(min(max(r[0].lo, -1.0), 1.0)))
+
+
+def _r_sinh(_: Ranges, v: Value, r: list[Range]) -> Range:
+    most = FORMATS[v.dtype].exp_overflow + math.log(2.0)
+    big = r[0].hi > most or r[0].lo < -most
+    return Range(_limit(math.sinh, r[0].lo), _limit(math.sinh, r[0].hi), big, r[0].tiny)
+
+
+def _r_erfcx(_: Ranges, v: Value, r: list[Range]) -> Range:
+    """Decreasing from inf to 0, about 2·eˣ² on the left; below 1/(x√π) on the right."""
+    most = math.sqrt(FORMATS[v.dtype].exp_overflow - math.log(2.0))
+    lo = 0.0 if r[0].hi > 0 else math.erfc(r[0].hi)  # eˣ² is at least 1
+    hi = 1.0 if r[0].lo >= 0 else 2 * _exp(min(r[0].lo ** 2, 800.0)) if r[0].lo > -INF else INF
+    return Range(lo, hi, big=r[0].lo < -most)
+
+
+def _r_log_ndtr(_: Ranges, v: Value, r: list[Range]) -> Range:
+    return Range(-INF, 0.0, r[0].big)
+
+
+def _r_quantile(centre: float) -> RangeRule:
+    """erf⁻¹ and Φ⁻¹: negative below the centre of their domain, positive above."""
+
+    def rule(_: Ranges, v: Value, r: list[Range]) -> Range:
+        return Range(0.0 if r[0].lo >= centre else -INF, 0.0 if r[0].hi <= centre else INF)
+
+    return rule
+
+
 def _r_floor(_: Ranges, v: Value, r: list[Range]) -> Range:
     lo, hi = (math.floor(x) if math.isfinite(x) else x for x in (r[0].lo, r[0].hi))
     return Range(lo, hi, r[0].big)
@@ -576,6 +626,10 @@ RANGE: dict[str, RangeRule] = {
     "gather": _r_same, "slice": _r_same, "logsumexp": _r_logsumexp, "logcumsumexp": _r_logsumexp,
     "logaddexp": _r_logaddexp,
     "sin": _r_wave, "cos": _r_wave, "erf": _r_erf, "erfc": _r_erfc, "floor": _r_floor, "xlogy": _r_loss,
+    "asin": _increasing(math.asin, -1.0, 1.0), "acos": _r_acos, "atan": _increasing(math.atan),
+    "asinh": _increasing(math.asinh), "acosh": _increasing(math.acosh, 1.0), "sinh": _r_sinh, "erfcx": _r_erfcx,
+    "atanh": _increasing(math.atanh, -1.0, 1.0), "log_ndtr": _r_log_ndtr, "erfinv": _r_quantile(0.0),
+    "ndtri": _r_quantile(0.5),
     "cross_entropy": _r_loss, "nll_loss": _r_loss, "bce_with_logits": _r_loss, "attention": _r_attention,
     "layer_norm": _r_loss, "rms_norm": _r_loss,
 }  # fmt: skip

@@ -59,7 +59,10 @@ GAPS: dict[str, dict[str, str]] = {
         **_each("leaf", "input", "opaque", "arange"),
         **_each("boolean", *_BOOLEAN),
         **_each("integer", "argmax", "topk_indices"),
-        **_each("atom", "cos", "sin", "erf", "erfc", "floor", "sign", "relu", "tanh", "expm1", "xlogy", "min"),
+        **_each(
+            "atom", "cos", "sin", "erf", "erfc", "floor", "sign", "relu", "tanh", "expm1", "xlogy", "min", "asin",
+            "acos", "atan", "sinh", "asinh", "acosh", "atanh", "erfcx", "log_ndtr", "erfinv", "ndtri",
+        ),
         **_each("fused", "attention", "bce_with_logits", "cross_entropy", "nll_loss", "layer_norm", "rms_norm"),
     },
     "interval": {
@@ -71,7 +74,7 @@ GAPS: dict[str, dict[str, str]] = {
     "oracle": {},
     "fx emission": _each("leaf", "input", "opaque"),
     "fx reading": _each("spelled", "one_hot"),
-    "onnx emission": {**_each("leaf", "input", "opaque"), **_each("no-operator", "erfc")},
+    "onnx emission": {**_each("leaf", "input", "opaque"), **_each("no-operator", "erfinv", "ndtri")},
     "onnx reading": {
         **_each("stored", "arange"),
         **_each(

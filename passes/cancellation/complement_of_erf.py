@@ -18,7 +18,7 @@ Elementwise, any shape.
 Relative 4u after; relative u/erfc(x) before.
 
 ## Safety
-exact: the definition of erfc. Hosts without an operator for erfc keep the difference, and say so.
+exact: the definition of erfc. ONNX has no operator for it: it is spelled in exponentials and a polynomial there, to 5u.
 
 ## Source
 NIST DLMF 7.2.

@@ -77,6 +77,19 @@ def call(key: str, *extra: object) -> Rule:
     return lambda site, value: site.call(key, *(site.node(o) for o in value.operands), *extra)
 
 
+def wide(key: str) -> Rule:
+    """An operator of one operand that has no kernel for half precision."""
+
+    def rule(site: Site, value: Value) -> fx.Node:
+        x = site.node(value.operands[0])
+        if value.dtype not in ("float16", "bfloat16"):
+            return site.call(key, x)
+        inner = site.call(key, site.call("_to_copy.default", x, dtype=TORCH_DTYPES["float32"]))
+        return site.call("_to_copy.default", inner, dtype=TORCH_DTYPES[value.dtype])
+
+    return rule
+
+
 def binary(tensors: str, scalar: str | None = None, mirrored: str | None = None) -> Rule:
     """An operator of two tensors; `scalar` takes a number on the right, `mirrored` has the tensor first and
     computes with the number on the left."""
@@ -298,13 +311,15 @@ def normalised(key: str, affine: int) -> Rule:
 
 _SAME_NAME = (
     "neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "sigmoid", "log_sigmoid", "tanh", "relu", "sign", "erf",
-    "erfc", "sin", "cos", "floor", "detach", "isnan",
+    "erfc", "sin", "cos", "floor", "detach", "isnan", "asin", "acos", "atan", "sinh", "asinh", "acosh", "atanh",
+    "erfinv",
 )  # fmt: skip
 
 EMIT: dict[str, Rule] = {
     "constant": constant,
     "arange": arange,
     **{name: call(f"{name}.default") for name in _SAME_NAME},
+    **{name: wide(f"special_{name}.default") for name in ("erfcx", "log_ndtr", "ndtri")},
     # the default threshold of 20 returns x where float64 still sees exp(−x)
     "softplus": call("softplus.default", 1, 40),
     "not": call("logical_not.default"),

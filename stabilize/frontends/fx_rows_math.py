@@ -110,12 +110,6 @@ def cosh(c: Call) -> Value:
     return c.b.apply("mul", c.b.make("add", c.b.make("exp", x), c.b.make("exp", c.b.neg(x))), 0.5)
 
 
-def sinh(c: Call) -> Value:
-    """(expm1 x − expm1 −x)/2: the spelling by exp would read a defect into an operator that has none."""
-    x = c.operand(0)
-    return c.b.apply("mul", c.b.make("sub", c.b.make("expm1", x), c.b.make("expm1", c.b.neg(x))), 0.5)
-
-
 def silu(c: Call) -> Value:
     x = c.operand(0)
     return c.b.make("mul", x, c.b.make("sigmoid", x))
@@ -250,12 +244,15 @@ def arange(c: Call) -> Value:
 
 _UNARY = (
     "exp", "expm1", "log", "log1p", "sqrt", "sigmoid", "log_sigmoid", "tanh", "relu", "erf", "erfc",
-    "sin", "cos", "floor", "neg", "abs", "sign", "detach",
+    "sin", "cos", "floor", "neg", "abs", "sign", "detach", "asin", "acos", "atan", "sinh", "asinh", "acosh", "atanh",
+    "erfinv",
 )  # fmt: skip
 
 _UNARY_ALIASES = {
     "special_expit": "sigmoid", "special_expm1": "expm1", "special_log1p": "log1p", "special_erf": "erf",
-    "special_erfc": "erfc", "absolute": "abs", "negative": "neg", "sgn": "sign",
+    "special_erfc": "erfc", "special_erfinv": "erfinv", "special_erfcx": "erfcx", "special_log_ndtr": "log_ndtr",
+    "special_ndtri": "ndtri", "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arcsinh": "asinh",
+    "arccosh": "acosh", "arctanh": "atanh", "absolute": "abs", "negative": "neg", "sgn": "sign",
 }  # fmt: skip
 
 _COMPARE_ALIASES = {
@@ -277,7 +274,6 @@ MATH_ROWS: dict[str, Row] = {
     "log2.default": log_base(2.0),
     "log10.default": log_base(10.0),
     "cosh.default": cosh,
-    "sinh.default": sinh,
     "silu.default": silu,
     "mish.default": mish,
     "softplus.default": softplus,

@@ -341,7 +341,14 @@ ROWS: dict[str, Emit] = {
     "ge": partial(_or_equal, "Greater"),
     "detach": _detach,
     "cast": _cast,
-    **{name: partial(_wide, _expanded) for name in ("log1p", "expm1", "sigmoid", "logaddexp", "xlogy")},
+    **{
+        name: partial(_wide, _expanded)
+        for name in ("log1p", "expm1", "sigmoid", "logaddexp", "xlogy", "erfc", "erfcx", "log_ndtr")
+    },
+    **{
+        name: partial(_wide, partial(_one, name.capitalize()))
+        for name in ("asin", "acos", "atan", "sinh", "asinh", "acosh", "atanh")
+    },
     "softplus": partial(_wide, _softplus),
     "log_sigmoid": partial(_wide, _rule(_log_sigmoid)),
     "sum": partial(_reduce, "ReduceSum", 13),

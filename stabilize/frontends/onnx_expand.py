@@ -18,6 +18,7 @@ from typing import final
 
 from stabilize.errors import ShapeError
 from stabilize.formats import FORMATS
+from stabilize.frontends import onnx_erfc
 from stabilize.graph.build import Builder, constant_of
 from stabilize.graph.value import Attr, Value
 
@@ -232,6 +233,9 @@ EXPANSIONS: dict[str, Expansion] = {
         Expansion("sigmoid", "div", sigmoid, _of_sigmoid),
         Expansion("logsumexp", "add", logsumexp, _of_logsumexp, _summed_axes),
         Expansion("xlogy", "mul", xlogy, _of_xlogy),
+        Expansion("log_ndtr", "where", onnx_erfc.log_ndtr, onnx_erfc.operand),
+        Expansion("erfcx", "where", onnx_erfc.erfcx, onnx_erfc.operand),
+        Expansion("erfc", "where", onnx_erfc.erfc, onnx_erfc.operand),
     )
 }
 

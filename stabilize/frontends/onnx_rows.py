@@ -117,6 +117,11 @@ def _swish(call: Call) -> Value:
     return call.builder.make("mul", x, call.builder.make("sigmoid", gate))
 
 
+def _cosh(call: Call) -> Value:
+    x, b = call.floating(), call.builder
+    return b.apply("mul", b.make("add", b.make("exp", x), b.make("exp", b.neg(x))), 0.5)
+
+
 def _mish(call: Call) -> Value:
     x = call.floating()
     return call.builder.make("mul", x, call.builder.make("tanh", call.builder.make("softplus", x)))
@@ -297,7 +302,10 @@ ROWS: dict[str, Row] = {
     },
     **{
         op: partial(_unary_float, op.lower())
-        for op in ("Exp", "Log", "Sqrt", "Sigmoid", "Softplus", "Tanh", "Erf", "Sin", "Cos", "Floor")
+        for op in (
+            "Exp", "Log", "Sqrt", "Sigmoid", "Softplus", "Tanh", "Erf", "Sin", "Cos", "Floor", "Asin", "Acos", "Atan",
+            "Sinh", "Asinh", "Acosh", "Atanh",
+        )
     },
     **{
         op: partial(_binary, primitive)
@@ -321,6 +329,7 @@ ROWS: dict[str, Row] = {
     "Where": lambda call: call.builder.make("where", call.x(0), call.x(1), call.x(2)),
     "Swish": _swish,
     "Mish": _mish,
+    "Cosh": _cosh,
     "LeakyRelu": _leaky_relu,
     "Identity": _identity,
     "Dropout": _dropout,

@@ -255,6 +255,9 @@ _ROWS: tuple[Primitive, ...] = (
             ("log_sigmoid", "−ln(1 + e⁻ˣ)"), ("softplus", "ln(1 + eˣ)"), ("tanh", "tanh x"),
             ("relu", "max(x, 0), NaN kept"), ("sign", "sign of x"), ("erf", "erf x"), ("erfc", "1 − erf x"),
             ("sin", "sin x"), ("cos", "cos x"), ("floor", "⌊x⌋"),
+            ("asin", "arcsin x"), ("acos", "arccos x"), ("atan", "arctan x"), ("sinh", "sinh x"),
+            ("asinh", "arsinh x"), ("acosh", "arcosh x"), ("atanh", "artanh x"), ("erfcx", "eˣ² erfc x"),
+            ("log_ndtr", "ln Φ(x), Φ the normal distribution function"), ("erfinv", "erf⁻¹ x"), ("ndtri", "Φ⁻¹(x)"),
             ("detach", "x, with no gradient"),
         )
     ),

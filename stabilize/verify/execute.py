@@ -243,6 +243,16 @@ def _normalised(function: Callable[..., torch.Tensor]) -> Rule:
     return rule
 
 
+def _wide(function: Callable[[torch.Tensor], torch.Tensor]) -> Rule:
+    """A function whose kernels know no half precision: in float32 there, rounded once."""
+
+    def rule(value: Value, operands: Sequence[torch.Tensor], sizes: Mapping[str, int]) -> torch.Tensor:
+        (x,) = operands
+        return function(x.float()).to(x.dtype) if x.dtype in (torch.float16, torch.bfloat16) else function(x)
+
+    return rule
+
+
 def _vector_norm(x: torch.Tensor, value: Value) -> torch.Tensor:
     """Half-precision kernels sum squares in float32; the gradient at 0 is 0."""
     if not value.axes:  # torch would take them all
@@ -280,6 +290,17 @@ EXECUTE: dict[str, Rule] = {
     "sin": _plain(torch.sin),
     "cos": _plain(torch.cos),
     "floor": _plain(torch.floor),
+    "asin": _plain(torch.asin),
+    "acos": _plain(torch.acos),
+    "atan": _plain(torch.atan),
+    "sinh": _plain(torch.sinh),
+    "asinh": _plain(torch.asinh),
+    "acosh": _plain(torch.acosh),
+    "atanh": _plain(torch.atanh),
+    "erfcx": _wide(torch.special.erfcx),
+    "log_ndtr": _wide(torch.special.log_ndtr),
+    "erfinv": _plain(torch.erfinv),
+    "ndtri": _wide(torch.special.ndtri),
     "detach": _plain(torch.Tensor.detach),
     "isnan": _plain(torch.isnan),
     "not": _plain(torch.logical_not),

@@ -25,7 +25,7 @@ from stabilize.verify.execute import torch_dtype
 EXPONENTIAL: Final = frozenset(
     {
         "exp", "expm1", "sigmoid", "softplus", "log_sigmoid", "softmax", "log_softmax", "logsumexp", "logaddexp",
-        "logcumsumexp", "tanh", "cross_entropy", "bce_with_logits", "attention", "pow",
+        "logcumsumexp", "tanh", "sinh", "cross_entropy", "bce_with_logits", "attention", "pow",
     }
 )  # fmt: skip
 
@@ -86,6 +86,8 @@ _FAMILIES: Final = (
     ("unit", True, False),
     ("positive", False, False),
     ("near_zero", True, False),
+    ("near_one", True, False),
+    ("tails", True, False),
     ("subnormal", False, False),
     ("plus_inf", False, True),
     ("nan", False, True),
@@ -233,6 +235,18 @@ class _Source:
         if result.numel():
             result.view(-1)[-1] = 0.0
         return result
+
+    def near_one(self, leaf: Value, exponent: bool) -> torch.Tensor:
+        """Of both signs, one to a thousand roundings inside ±1, and ±1 itself."""
+        gap = _format(leaf).u * 2.0 ** self._uniform(leaf, 0.0, 10.0)
+        result = torch.where(self._normal(leaf) < 0, -1.0, 1.0) * (1.0 - gap)
+        if result.numel():
+            result.view(-1)[-1] = 1.0
+        return result
+
+    def tails(self, leaf: Value, exponent: bool) -> torch.Tensor:
+        """Where exp(−x²) runs out: up to a few multiples of the root of the range of exp."""
+        return self._normal(leaf) * math.sqrt(_format(leaf).exp_overflow) / 2
 
     def subnormal(self, leaf: Value, exponent: bool) -> torch.Tensor:
         return self._normal(leaf) * 2.0 * _format(leaf).min_normal

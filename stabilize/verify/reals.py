@@ -64,7 +64,32 @@ erf = _unary(arb.erf, arb(-1), ONE)
 erfc = _unary(arb.erfc, arb(2), ZERO)
 sin = _unary(arb.sin, math.nan, math.nan)
 cos = _unary(arb.cos, math.nan, math.nan)
+sinh = _unary(arb.sinh, -math.inf, math.inf)
+asinh = _unary(arb.asinh, -math.inf, math.inf)
 absolute = _unary(abs, math.inf, math.inf)
+
+
+def atan(x: Scalar) -> Scalar:
+    """±π/2, at the working precision, at ±inf."""
+    if isinstance(x, arb):
+        return x.atan()
+    return x if math.isnan(x) else arb.pi() / 2 if x > 0 else -arb.pi() / 2
+
+
+def _erfcx(x: arb) -> arb:
+    """eˣ² erfc x = U(½, ½, x²)/√π for x > 0, where the factors leave the range even of a ball's exponent."""
+    if x > 4:
+        return (x * x).hypgeom_u(arb(0.5), arb(0.5)) / arb.pi().sqrt()
+    return (x * x).exp() * x.erfc()
+
+
+def _log_ndtr(x: arb) -> arb:
+    z = x / arb(2).sqrt()
+    return (_erfcx(-z) / 2).log() - z * z if x < -1 else (-z.erfc() / 2).log1p()
+
+
+erfcx = _unary(_erfcx, math.inf, ZERO)
+log_ndtr = _unary(_log_ndtr, -math.inf, ZERO)
 
 
 def neg(x: Scalar) -> Scalar:
@@ -213,6 +238,47 @@ class Reals:
             return math.nan
         # a ball that straddles 0 is known not to be negative only by the decision to snap
         return x.sqrt() if sign > 0 else arb(0, x.abs_upper().sqrt())
+
+    # --- inverse functions: NaN outside their domains -------------------------------------------------------
+
+    def acos(self, x: Scalar) -> Scalar:
+        """2·arcsin √((1 − x)/2): only the root has to decide whether a ball ends at ±1."""
+        if not isinstance(x, arb):
+            return math.nan
+        half = self.sqrt((1 - x if x > 0 else 1 + x) / 2)
+        if not isinstance(half, arb):
+            return half
+        return 2 * half.asin() if x > 0 else arb.pi() - 2 * half.asin()
+
+    def asin(self, x: Scalar) -> Scalar:
+        if isinstance(x, arb) and abs(x) < arb(0.5):
+            return x.asin()
+        return self.sub(arb.pi() / 2, self.acos(x))
+
+    def acosh(self, x: Scalar) -> Scalar:
+        """ln(1 + t + √t·√(t + 2)) with t = x − 1."""
+        if not isinstance(x, arb):
+            return x if x > 0 else math.nan
+        root = self.sqrt(x - 1)
+        return (x - 1 + root * (x + 1).sqrt()).log1p() if isinstance(root, arb) else root
+
+    def atanh(self, x: Scalar) -> Scalar:
+        return self.div(self.sub(self.log1p(x), self.log1p(-x)), arb(2))
+
+    def erfinv(self, x: Scalar) -> Scalar:
+        return self._inverse(x, arb(-1), ONE, arb.erfinv)
+
+    def ndtri(self, x: Scalar) -> Scalar:
+        return self._inverse(x, ZERO, ONE, lambda p: -arb(2).sqrt() * (2 * p).erfcinv())
+
+    def _inverse(self, x: Scalar, low: arb, high: arb, function: Callable[[arb], arb]) -> Scalar:
+        """An increasing function from (low, high) onto the reals."""
+        if not isinstance(x, arb):
+            return math.nan
+        below, above = self.compare(x, low), self.compare(x, high)
+        if below < 0 or above > 0:
+            return math.nan
+        return -math.inf if below == 0 else math.inf if above == 0 else function(x)
 
     def xlogy(self, a: Scalar, b: Scalar) -> Scalar:
         if isinstance(a, arb) and not isnan(b) and self.sign(a) == 0:

@@ -22,6 +22,7 @@ _RESTRICTED: Final = frozenset(
     {
         "abs", "cos", "erf", "erfc", "exp", "expm1", "floor", "log_sigmoid", "log_softmax", "norm", "pow", "relu",
         "sigmoid", "sign", "sin", "softmax", "softplus", "sqrt", "tanh", "cross_entropy", "bce_with_logits",
+        "asin", "acos", "atan", "acosh", "erfcx", "log_ndtr",
     }
 )  # fmt: skip
 

@@ -25,7 +25,7 @@ Oracle: TypeAlias = Literal["arb", "float64"]
 _LOGARITHMIC: Final = frozenset(
     {
         "log", "log1p", "logsumexp", "log_softmax", "softplus", "log_sigmoid", "logaddexp", "logcumsumexp",
-        "cross_entropy", "bce_with_logits", "xlogy",
+        "cross_entropy", "bce_with_logits", "xlogy", "log_ndtr", "asinh", "acosh", "atanh",
     }
 )  # fmt: skip
 

@@ -39,9 +39,10 @@ _ANY_REAL = (
     "exp", "expm1", "sigmoid", "log_sigmoid", "tanh", "relu", "erf", "erfc", "sin", "cos", "floor", "neg", "abs",
     "sign", "detach", "special_expit", "special_expm1", "special_erf", "special_erfc", "absolute", "negative", "sgn",
     "square", "exp2", "special_exp2", "cosh", "sinh", "silu", "mish", "relu6", "isnan", "alias", "contiguous", "clone",
-    "lift_fresh_copy", "lift_fresh", "positive", "resolve_conj", "resolve_neg",
+    "lift_fresh_copy", "lift_fresh", "positive", "resolve_conj", "resolve_neg", "atan", "arctan", "asinh", "arcsinh",
 )  # fmt: skip
 _POSITIVE = ("log", "log1p", "sqrt", "special_log1p", "reciprocal", "rsqrt", "log2", "log10")
+_INSIDE_ONE = ("asin", "acos", "atanh", "arcsin", "arccos", "arctanh", "erfinv", "special_erfinv")
 _COMPARE = (
     "eq", "ne", "lt", "le", "gt", "ge", "greater", "greater_equal", "less", "less_equal", "not_equal",
 )  # fmt: skip
@@ -49,6 +50,11 @@ _COMPARE = (
 CASES: dict[str, list[Case]] = {
     **{f"{name}.default": [_call(X), _call(HALF)] for name in _ANY_REAL},
     **{f"{name}.default": [_call(POSITIVE), _call(POSITIVE.half())] for name in _POSITIVE},
+    **{f"{name}.default": [_call(UNIT), _call(UNIT.half())] for name in _INSIDE_ONE},
+    **{f"{name}.default": [_call(POSITIVE + 1), _call(POSITIVE.half() + 1)] for name in ("acosh", "arccosh")},
+    "special_erfcx.default": [_call(X), _call(X.double())],
+    "special_log_ndtr.default": [_call(X), _call(X.double())],
+    "special_ndtri.default": [_call(UNIT), _call(UNIT.double())],
     "softplus.default": [_call(X), _call(X, 2.0), _call(X, 1, 40)],
     "logit.default": [_call(UNIT)],
     "special_logit.default": [_call(UNIT)],

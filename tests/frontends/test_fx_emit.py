@@ -32,6 +32,8 @@ def _data(dtype: torch.dtype) -> dict[str, torch.Tensor]:
         "y": torch.randn(3, 4, generator=_G).to(dtype),
         "row": torch.randn(4, generator=_G).to(dtype),
         "positive": (x.abs() + 0.1),
+        "unit": torch.sigmoid(x),
+        "above": x.abs() + 1,
         "cube": torch.randn(2, 3, 4, generator=_G).to(dtype),
         "mask": x > 0,
         "other": x < 0.5,
@@ -88,12 +90,14 @@ def _masked_attention(b: Builder, v: dict[str, Value]) -> Value:
 
 _SMOOTH = (
     "neg", "abs", "exp", "expm1", "sigmoid", "log_sigmoid", "softplus", "tanh", "relu", "sign", "erf", "erfc", "sin",
-    "cos", "floor", "detach", "isnan",
+    "cos", "floor", "detach", "isnan", "atan", "sinh", "asinh", "erfcx", "log_ndtr",
 )  # fmt: skip
 
 CASES: dict[str, list[Make]] = {
     **{op: _unary(op) for op in _SMOOTH},
     **{op: _unary(op, "positive") for op in ("log", "log1p", "sqrt")},
+    **{op: _unary(op, "unit") for op in ("asin", "acos", "atanh", "erfinv", "ndtri")},
+    "acosh": _unary("acosh", "above"),
     **{op: _binary(op) for op in ("add", "sub", "mul", "div", "maximum", "minimum", "logaddexp")},
     "pow": _binary("pow", "positive"),
     **{op: _binary(op) for op in ("eq", "ne", "lt", "le", "gt", "ge")},

@@ -30,7 +30,7 @@ class Spelling:
     n: the longest sum in the formula.
     exponents: the arguments of the formula's exponentials, when they are not inputs times `gain`.
     slope: a gradient to which errors of gradients are relative, where it exceeds the largest of the tensor.
-    exportable: False when ONNX has no operator for it or for its repaired form (cumprod, erfc).
+    exportable: False when ONNX has no operator for it or for its repaired form (cumprod).
     flush: multiples of the smallest normal number below which a result may be 0 in float32 and float64 (σ: its
         own kernels in PyTorch and ONNX Runtime form 1/(1 + e⁻ˣ), where e⁻ˣ overflows before σ underflows), and of
         half the smallest subnormal in 16 bits (x·σ(x), where σ(x) is rounded among subnormals).

@@ -34,6 +34,11 @@ _UNARY = (
     "erf",
     "sin",
     "cos",
+    "atan",
+    "sinh",
+    "asinh",
+    "erfcx",
+    "log_ndtr",
 )
 _BINARY = ("add", "sub", "mul", "div", "maximum", "minimum", "logaddexp")
 _REDUCTIONS = ("sum", "mean", "max", "logsumexp", "prod")
