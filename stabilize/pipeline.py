@@ -122,7 +122,10 @@ class _Judge:
             if refusal is not None:
                 refusals.append(refusal)
                 continue
-            certificate = certify_rewrite(proposal.old, candidate) if self._request.certify else None
+            approximate = proposal.safety == "approximate"
+            certificate = (
+                certify_rewrite(proposal.old, candidate, approximate=approximate) if self._request.certify else None
+            )
             if certificate is None or (certificate.accepted and certificate.idle is None):
                 self._record(proposal, candidate, certificate)
                 return candidate

@@ -44,7 +44,7 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     if ctx.options.allow != "approximate":
         return RULE.proposal(value, safety="approximate", message='±inf at u = 0 and 1: fixed with allow="approximate"')
     b, fmt = ctx.builder, FORMATS[value.dtype]
-    kept = b.apply("minimum", b.apply("maximum", u, fmt.min_normal), 1.0 - fmt.u)
+    kept = b.apply("minimum", b.apply("maximum", u, fmt.tiny), 1.0 - fmt.u)
     return RULE.proposal(value, b.make("log", b.neg(b.make("log", kept))), safety="approximate")
 
 

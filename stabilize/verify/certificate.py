@@ -96,7 +96,7 @@ class FamilyResult:
 class Certificate:
     """What was found. `oracle` names the truth: Arb balls, or the original in float64 at full size.
 
-    gradients: "compared", or why they were not.
+    gradients: "compared", or why they were not. approximate: see `certify_rewrite`.
     """
 
     accepted: bool
@@ -105,6 +105,7 @@ class Certificate:
     families: tuple[FamilyResult, ...]
     gradients: str = "compared"
     shrunk: bool = False
+    approximate: bool = False
 
     def text(self) -> str:
         """One line: the verdict, the largest errors before and after, and what it was judged against."""
@@ -119,6 +120,8 @@ class Certificate:
     @property
     def idle(self) -> str | None:
         """Why an accepted replacement is of no use: it fails where the original does, and is no better elsewhere."""
+        if self.approximate:
+            return None
         lost, left = sum(f.failed_before for f in self.families), sum(f.failed_after for f in self.families)
         before = max((f.before for f in self.families), default=0.0)
         after = max((f.after for f in self.families), default=0.0)
@@ -154,12 +157,18 @@ class Certificate:
 
 
 def certify_rewrite(
-    old: Value, new: Value, *, data: Mapping[Value, torch.Tensor] | None = None, seed: int = 0
+    old: Value,
+    new: Value,
+    *,
+    data: Mapping[Value, torch.Tensor] | None = None,
+    seed: int = 0,
+    approximate: bool = False,
 ) -> Certificate:
     """Judge the replacement of `old` by `new`, two values of one graph and one type.
 
     data: tensors of leaves whose values are known (weights, buffers); other leaves are drawn.
     seed: of the inputs that are drawn.
+    approximate: the replacement may be another function where the original fails, and is judged elsewhere.
     """
     if old.type != new.type:
         return Certificate(False, f"the replacement is {new.type} where the original is {old.type}", "arb", ())
@@ -174,10 +183,10 @@ def certify_rewrite(
         return Certificate(False, "its shapes can be neither made small nor evaluated as they are", "float64", ())
     # the layers of a network pose the same small problem many times
     text = f"{show([problem.old, problem.new])} without gradients of {sorted(map(str, problem.frozen))}"
-    key = (text, seed) if problem.shrunk and not problem.data else None
+    key = (text, seed, approximate) if problem.shrunk and not problem.data else None
     if key is None or key not in _decided:
         with _single_threaded():
-            found = _Judge(problem, "arb" if size <= _ARB_ELEMENTS else "float64", seed).certificate()
+            found = _Judge(problem, "arb" if size <= _ARB_ELEMENTS else "float64", seed, approximate).certificate()
         if key is None:
             return found
         _decided[key] = found
@@ -187,7 +196,7 @@ def certify_rewrite(
 
 
 #: Certificates of shrunk problems by their text, which says all there is to say about them; the oldest go first.
-_decided: OrderedDict[tuple[str, int], Certificate] = OrderedDict()
+_decided: OrderedDict[tuple[str, int, bool], Certificate] = OrderedDict()
 _MOST_DECIDED: Final = 512
 
 
@@ -212,10 +221,10 @@ def _elements(problem: Problem) -> int:
 class _Judge:
     """Runs both expressions of a problem on all families."""
 
-    def __init__(self, problem: Problem, oracle: Oracle, seed: int) -> None:
-        self.problem, self.seed = problem, seed
+    def __init__(self, problem: Problem, oracle: Oracle, seed: int, approximate: bool = False) -> None:
+        self.problem, self.seed, self.approximate = problem, seed, approximate
         self.oracle: Oracle = oracle
-        self.nature = Nature.of(problem)
+        self.nature = Nature.of(problem, approximate)
 
     def certificate(self) -> Certificate:
         results: list[FamilyResult] = []
@@ -231,7 +240,13 @@ class _Judge:
                 reason = f"on {family.name} inputs {harm}"
                 break
         return Certificate(
-            reason is None, reason, self.oracle, tuple(results), gradients or "compared", self.problem.shrunk
+            reason is None,
+            reason,
+            self.oracle,
+            tuple(results),
+            gradients or "compared",
+            self.problem.shrunk,
+            self.approximate,
         )
 
     def _why_no_gradients(self) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeAlias, cast
 
 import torch
@@ -159,6 +160,18 @@ def _divide(a: torch.Tensor | float, b: torch.Tensor | float) -> torch.Tensor:
     return torch.div(a, b, rounding_mode="trunc")
 
 
+def _extremum(
+    tensors: Callable[..., torch.Tensor],
+    clamp: Callable[..., torch.Tensor],
+    a: torch.Tensor | float,
+    b: torch.Tensor | float,
+) -> torch.Tensor:
+    """A clamp where one operand is a number, as it is emitted: at a tie its gradient is whole, not halved."""
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return tensors(a, b)
+    return clamp(b, a) if isinstance(b, torch.Tensor) else clamp(a, b)
+
+
 def _constant(value: Value, operands: Sequence[torch.Tensor], sizes: Mapping[str, int]) -> torch.Tensor:
     number = cast("bool | int | float", value.attr("value"))
     shape = concrete(value.shape, sizes)
@@ -297,10 +310,10 @@ EXECUTE: dict[str, Rule] = {
     "asinh": _plain(torch.asinh),
     "acosh": _plain(torch.acosh),
     "atanh": _plain(torch.atanh),
-    "erfcx": _wide(torch.special.erfcx),
-    "log_ndtr": _wide(torch.special.log_ndtr),
+    "erfcx": _wide(torch.ops.aten.special_erfcx),
+    "log_ndtr": _wide(torch.ops.aten.special_log_ndtr),
     "erfinv": _plain(torch.erfinv),
-    "ndtri": _wide(torch.special.ndtri),
+    "ndtri": _wide(torch.ops.aten.special_ndtri),
     "detach": _plain(torch.Tensor.detach),
     "isnan": _plain(torch.isnan),
     "not": _plain(torch.logical_not),
@@ -310,8 +323,8 @@ EXECUTE: dict[str, Rule] = {
     "mul": _arithmetic(operator.mul),
     "div": _arithmetic(_divide),
     "pow": _arithmetic(_power),
-    "maximum": _plain(torch.maximum),
-    "minimum": _plain(torch.minimum),
+    "maximum": _arithmetic(partial(_extremum, torch.maximum, torch.clamp_min)),
+    "minimum": _arithmetic(partial(_extremum, torch.minimum, torch.clamp_max)),
     "logaddexp": _plain(torch.logaddexp),
     "xlogy": _plain(torch.xlogy),
     "eq": _arithmetic(operator.eq),

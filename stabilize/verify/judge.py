@@ -21,6 +21,8 @@ Gradients. 4·(n + 16 + E_s)·u + 8·R·u_s, with E_s the error of the exponents
 terms that cancel in it; or four times as far off as the original's worst entry. No finite entry may become NaN or
 infinite, unless all results that depend on it are.
 
+An approximate replacement is another function where the original fails: it is judged where the original is right.
+
 Exceptions. Where an exponent is +inf (which is no mask), what depends on it through a reduction may become NaN: a
 softmax of such a row is NaN throughout, where the naive quotient has zeros beside the NaN. So may what depends on any
 infinite input, if the original already gives NaN at an element that depends on the same one, and what is NaN just
@@ -107,9 +109,17 @@ class Verdict:
 
 
 def judge_values(
-    before: torch.Tensor, after: torch.Tensor, exact: AnyArray, allowed: Floats | None, excused: Bools | None
+    before: torch.Tensor,
+    after: torch.Tensor,
+    exact: AnyArray,
+    allowed: Floats | None,
+    excused: Bools | None,
+    approximate: bool = False,
 ) -> Verdict:
-    """Compare results. `allowed` is None for integers; `excused` marks elements that are right whatever they are."""
+    """Compare results. `allowed` is None for integers; `excused` marks elements that are right whatever they are.
+
+    approximate: only elements are judged at which the original was right.
+    """
     before, after = before.detach(), after.detach()
     old, new = errors_of(before, exact), errors_of(after, exact)
     limit = np.zeros(old.absolute.shape) if allowed is None else allowed
@@ -121,6 +131,8 @@ def judge_values(
         failed = old.known & ~sound
         harm |= failed & (kinds_after == 0) & _finite(exact) & ~(new.absolute <= _SILENT * limit)
         harm |= failed & ~_finite(exact) & ~_same(before, after, kinds_before, kinds_after) & ~(new.absolute == 0)
+    if approximate:
+        harm &= sound & (old.absolute <= limit) & _finite(exact)
     pardoned = harm & excused if excused is not None else np.zeros_like(harm)
     excuses = int((pardoned & np.isinf(new.ulps)).sum())
     return Verdict(old, new, _describe(harm & ~pardoned, old, new, before, after), excuses)
@@ -140,11 +152,17 @@ def at_limit(after: torch.Tensor, limits: tuple[Floats, Floats], n: int) -> Bool
 
 
 def judge_gradient(
-    before: torch.Tensor, after: torch.Tensor, exact: AnyArray, allowed: float, excused: Callable[[Bools], Bools]
+    before: torch.Tensor,
+    after: torch.Tensor,
+    exact: AnyArray,
+    allowed: float,
+    excused: Callable[[Bools], Bools],
+    approximate: bool = False,
 ) -> Verdict:
     """Compare gradients with respect to one leaf; entries that `exact` does not know are not judged.
 
     excused: given entries that were finite and no longer are, those that no finite result depends on.
+    approximate: as in `judge_values`.
     """
     old, new = errors_of(before, exact), errors_of(after, exact)
     sound = old.known & np.isfinite(old.absolute)
@@ -152,6 +170,8 @@ def judge_gradient(
     with np.errstate(all="ignore"):
         harm = sound & ~(new.absolute <= max(allowed, 4 * worst))
         harm |= old.known & ~sound & np.isfinite(new.absolute) & ~(new.absolute <= _SILENT * allowed)
+    if approximate:
+        harm &= sound & (old.absolute <= allowed)
     lost = (class_of(before) == 0) & (class_of(after) != 0)
     if lost.any():
         pardoned = lost & excused(lost)
@@ -178,8 +198,10 @@ def _finite(exact: AnyArray) -> Bools:
 
 
 def _same(before: torch.Tensor, after: torch.Tensor, kinds_before: object, kinds_after: object) -> Bools:
-    """Whether two results are of one class and, where finite, of one value up to rounding."""
-    equal = torch.isclose(before.double(), after.double(), rtol=_closeness(before), atol=0.0, equal_nan=True)
+    """Whether two results are of one class and, where finite, of one value up to rounding and underflow."""
+    fmt = FORMATS.get(str(before.dtype).removeprefix("torch."))
+    underflow = 0.0 if fmt is None else fmt.min_normal
+    equal = torch.isclose(before.double(), after.double(), rtol=_closeness(before), atol=underflow, equal_nan=True)
     return np.asarray(equal.numpy(), dtype=bool)
 
 

@@ -356,7 +356,7 @@ _RULES: dict[str, Rule] = {
     "erf": _unary(lambda a, v: _GAUSS * torch.exp(-a * a)),
     "erfc": _unary(lambda a, v: _GAUSS * torch.exp(-a * a)),
     "erfcx": _unary(lambda a, v: 2 * a * v - _GAUSS),
-    "log_ndtr": _unary(lambda a, v: _GAUSS / (np.sqrt(2.0) * torch.special.erfcx(-a * np.sqrt(0.5)))),
+    "log_ndtr": _unary(lambda a, v: _GAUSS / (np.sqrt(2.0) * torch.ops.aten.special_erfcx(-a * np.sqrt(0.5)))),
     "erfinv": _unary(lambda a, v: torch.exp(v * v) / _GAUSS),
     "ndtri": _unary(lambda a, v: np.sqrt(2 * np.pi) * torch.exp(v * v / 2)),
     "asin": _unary(lambda a, v: 1 / torch.sqrt((1 - a) * (1 + a))),

@@ -45,6 +45,7 @@ class Nature:
 
     n: longest reduction. logarithmic: whether the original takes logs. drivers: exponents of the original.
     flushes: whether the replacement may flush subnormal results. wrt: leaves that gradients are taken by.
+    approximate: whether the replacement may be another function where the original fails.
     """
 
     n: int
@@ -52,9 +53,10 @@ class Nature:
     flushes: bool
     drivers: tuple[Value, ...]
     wrt: tuple[Value, ...]
+    approximate: bool = False
 
     @classmethod
-    def of(cls, problem: Problem) -> Nature:
+    def of(cls, problem: Problem, approximate: bool = False) -> Nature:
         original = cone([problem.old])
         return cls(
             max(_reduced_length(v) for v in cone([problem.old, problem.new])),
@@ -62,6 +64,7 @@ class Nature:
             problem.old.dtype != "float16" and any(v.op in _FLUSHING for v in cone([problem.new])),
             tuple(o for v in original if v.op in EXPONENTIAL for o in exponents_of(v) if is_float(o.dtype)),
             tuple(leaf for leaf in problem.leaves if is_float(leaf.dtype) and leaf not in problem.frozen),
+            approximate,
         )
 
 
@@ -129,11 +132,12 @@ class Trial:
         allowed = None
         if self.analysis is not None:
             allowed = self._bounds().of_values(self.analysis.term, self.nature.logarithmic)
-        verdict = judge_values(before, after, self.truth.values, allowed, None)
+        free = self.nature.approximate
+        verdict = judge_values(before, after, self.truth.values, allowed, None, free)
         if verdict.harm is None:
             return verdict
         excused = excused_values(self.problem, self.family, before, after, self.truth, self.nature.n)
-        return judge_values(before, after, self.truth.values, allowed, excused)
+        return judge_values(before, after, self.truth.values, allowed, excused, free)
 
     # --- gradients ------------------------------------------------------------------------------------------
 
@@ -159,7 +163,7 @@ class Trial:
             def excused(lost: Bools, leaf: Value = leaf) -> Bools:
                 return excused_gradient(self.problem, self.family.tensors, leaf, lost, self.truth)
 
-            verdicts.append(judge_gradient(old[i], new[i], exact[i], allowed, excused))
+            verdicts.append(judge_gradient(old[i], new[i], exact[i], allowed, excused, self.nature.approximate))
         return verdicts
 
     def _cotangent(self, seed: int) -> torch.Tensor:

@@ -41,7 +41,7 @@ EXAMPLES = {
     "atan": "atan(x)",
     "sinh": "sinh(x)",
     "asinh": "asinh(x)",
-    "acosh": "acosh(add(p, 1.0))",
+    "acosh": "acosh(add(p, 2.0))",
     "atanh": "atanh(p)",
     "erfcx": "erfcx(x)",
     "log_ndtr": "log_ndtr(x)",

@@ -167,7 +167,7 @@ def test_deterministic_and_serialisable() -> None:
     pair = rewrite(*SOUND["cross-entropy"])
     first, second = certify_rewrite(*pair), certify_rewrite(*pair)
     assert json.dumps(first.to_dict()) == json.dumps(second.to_dict())
-    assert "16 input families against arb" in first.text()
+    assert "18 input families against arb" in first.text()
     assert certify_rewrite(*rewrite(*UNSOUND["another axis"])).text().startswith("declined: on benign")
 
 

@@ -10,23 +10,23 @@ from tests.passes.graphs import Outcome, assert_no_match, assert_rewrite
 
 #: (expression, bounds of its inputs, what takes its place)
 AFTER = [
-    ("log(neg(log(x)))", {}, "log(neg(log(minimum(maximum(x, 1.1754943508222875e-38), 0.9999999403953552))))"),
+    ("log(neg(log(x)))", {}, "log(neg(log(minimum(maximum(x, 1.401298464324817e-45), 0.9999999403953552))))"),
     (
         "log(neg(log(x)))",
         {"x": (0, 1)},
-        "log(neg(log(minimum(maximum(x, 1.1754943508222875e-38), 0.9999999403953552))))",
+        "log(neg(log(minimum(maximum(x, 1.401298464324817e-45), 0.9999999403953552))))",
     ),
     (
         "log(neg(log(x)))",
         {"x": (0.1, 1)},
-        "log(neg(log(minimum(maximum(x, 1.1754943508222875e-38), 0.9999999403953552))))",
+        "log(neg(log(minimum(maximum(x, 1.401298464324817e-45), 0.9999999403953552))))",
     ),
     (
         "log(neg(log(x)))",
         {"x": (0, 0.9)},
-        "log(neg(log(minimum(maximum(x, 1.1754943508222875e-38), 0.9999999403953552))))",
+        "log(neg(log(minimum(maximum(x, 1.401298464324817e-45), 0.9999999403953552))))",
     ),
-    ("log(neg(log(h)))", {}, "log(neg(log(minimum(maximum(h, 6.103515625e-05), 0.99951171875))))"),
+    ("log(neg(log(h)))", {}, "log(neg(log(minimum(maximum(h, 5.960464477539063e-08), 0.99951171875))))"),
 ]  # fmt: skip
 
 NEAR_MISSES = [
