@@ -11,7 +11,7 @@ from stabilize.graph.build import Builder
 from stabilize.graph.value import Value, cone
 from stabilize.graph.view import View
 from stabilize.passes import family, fused
-from stabilize.passes.cancellation import BEFORE_FAMILY, RULES
+from stabilize.passes.cancellation import BEFORE_FAMILY, INTEGER_RULES, RULES
 from stabilize.passes.emit import Emitter
 from stabilize.passes.forms import collapse_free
 from stabilize.passes.ranges import Ranges
@@ -37,6 +37,9 @@ PROPOSERS: tuple[Proposer, ...] = (
     lambda ctx, v: family.propose(ctx, v) if v.op in family.SINKS else None,
     *map(_of, RULES),
 )
+
+
+INTEGER_PROPOSERS: tuple[Proposer, ...] = tuple(map(_of, INTEGER_RULES))
 
 
 def context(view: View, options: Options, ranges: dict[str, tuple[float, float]] | None = None) -> Context:
@@ -82,16 +85,14 @@ def proposals(view: View, ctx: Context, accept: Callable[[Proposal], Value | Non
     return replaced
 
 
-def _is_asked(value: Value) -> bool:
-    """Whether a rule can end in `value`."""
-    return is_float(value.dtype) or value.op in family.INDEX_SINKS
+def _asked(value: Value) -> tuple[Proposer, ...]:
+    """The proposers of rules that can end in `value`."""
+    return PROPOSERS if is_float(value.dtype) or value.op in family.INDEX_SINKS else INTEGER_PROPOSERS
 
 
 def _first(ctx: Context, value: Value, accept: Callable[[Proposal], Value | None]) -> Value | None:
-    if not _is_asked(value):
-        return None
     ctx.emitter.begin()
-    for proposer in PROPOSERS:
+    for proposer in _asked(value):
         proposal = proposer(ctx, value)
         if proposal is not None:
             taken = accept(proposal)
@@ -147,7 +148,7 @@ def uncovered(view: View, ctx: Context, replaced: Mapping[Value, Value]) -> Iter
     ctx.engine.read(around)
     emitter = Emitter(ctx.engine, len(ctx.builder.graph), ctx.ranges.bounds, ctx.emitter.coarse)
     later = replace(ctx, emitter=emitter)
-    answers = (proposer(later, value) for value in around if _is_asked(value) for proposer in PROPOSERS)
+    answers = (proposer(later, value) for value in around for proposer in _asked(value))
     return (proposal for proposal in answers if proposal is not None)
 
 

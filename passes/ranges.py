@@ -21,6 +21,7 @@ from stabilize.formats import FORMATS, is_float
 from stabilize.graph.build import constant_of, element_count
 from stabilize.graph.value import Value
 from stabilize.passes.linear import Linear
+from stabilize.passes.normalised import is_cosine
 from stabilize.passes.scaled import Engine, number_of
 
 INF = math.inf
@@ -383,6 +384,8 @@ def _r_div(_: Ranges, v: Value, r: list[Range]) -> Range:
     # any number over exp(t): inf and 0 are right wherever t is a scale's logarithm in its usual range
     scaled = v.operands[1].op == "exp" and not (a.big or a.tiny) and number_of(v.operands[0]) is None
     broken = (b.big or b.tiny) and not scaled
+    if is_cosine(v):
+        return Range(-1.0, 1.0, a.big or b.tiny, a.tiny or b.big, broken)
     if b.lo > 0:
         ends = [_quotient(x, y) for x in (a.lo, a.hi) for y in (b.lo, b.hi)]
         return Range(min(ends), max(ends), a.big or b.tiny, a.tiny or b.big, broken)
@@ -464,6 +467,8 @@ def _r_sum(_: Ranges, v: Value, r: list[Range]) -> Range:
         lo, hi = (0.0 if lo >= 0 else -INF), (0.0 if hi <= 0 else INF)
     else:
         lo, hi = _prod(lo, count), _prod(hi, count)
+    if v.op == "sum" and is_cosine(v):
+        lo, hi = max(lo, -1.0), min(hi, 1.0)
     return Range(lo, hi, r[0].big, r[0].tiny, broken=r[0].big and lo < 0 < hi)
 
 
@@ -518,7 +523,8 @@ def _r_matmul(_: Ranges, v: Value, r: list[Range]) -> Range:
     positive = a.lo >= 0 and b.lo >= 0
     broken = (a.big or b.big) and not positive
     tiny = (a.tiny and b.tiny) or (positive and (a.tiny or b.tiny))
-    return Range(0.0 if positive else -INF, INF, a.big or b.big, tiny, broken)
+    most = 1.0 if is_cosine(v) else INF
+    return Range(0.0 if positive else -most, most, a.big or b.big, tiny, broken)
 
 
 def _r_logsumexp(_: Ranges, v: Value, r: list[Range]) -> Range:

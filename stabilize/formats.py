@@ -50,6 +50,11 @@ class Format:
         """exp(x) rounds to 0 for x below this."""
         return (self.emin + 1 - self.precision - 1) * math.log(2.0)
 
+    def nearest(self, number: float) -> float:
+        """The number of this format that is nearest to `number` (itself beyond the range)."""
+        ulp = self.spacing(number)
+        return round(number / ulp) * ulp if abs(number) <= self.max else number
+
     def spacing(self, magnitude: float) -> float:
         """One ulp: the distance between neighbouring numbers at `magnitude`, subnormals included."""
         magnitude = abs(magnitude)

@@ -1,7 +1,7 @@
 """# complement-of-sigmoid (STB218)
 
 ## What it does
-Finds 1 − σ(x), 1 − 2σ(x) in any spelling of the sigmoid, and 1 − tanh(x)².
+Finds 1 − σ(x), 1 − 2σ(x), σ(x) − ½ in any spelling of the sigmoid, and 1 − tanh(x)².
 
 ## Why it is unstable
 σ(x) rounds to 1 above 17 in float32 (8 in float16): the difference, and its gradient, is exactly 0.
@@ -26,12 +26,14 @@ Identity.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 from stabilize.graph.value import Value
 from stabilize.passes.cancellation.shapes import one_plus
 from stabilize.passes.linear import Linear
 from stabilize.passes.rule import Context, Proposal, Rule
+from stabilize.passes.scaled import Scaled
 
 
 def match(ctx: Context, value: Value) -> Proposal | None:
@@ -47,26 +49,29 @@ def match(ctx: Context, value: Value) -> Proposal | None:
 
 
 def _double(ctx: Context, value: Value) -> Proposal | None:
-    """1 − 2σ(w) = −tanh(w/2), and 2σ(w) − 1."""
+    """k − 2k·σ(w) = −k·tanh(w/2), and 2k·σ(w) − k."""
     if value.op != "sub":
         return None
-    one, other = (ctx.engine.scaled(o) for o in value.operands)
+    level, other = (ctx.engine.scaled(o) for o in value.operands)
     sign = Fraction(-1)
-    if one.number == 2 and not one.trivial:
-        one, other, sign = other, one, Fraction(1)
-    if not one.trivial or one.number != 1 or other.number != 2 or other.trivial:
+    if not level.trivial:
+        level, other, sign = other, level, Fraction(1)
+    k = level.number
+    if not level.trivial or not k or other.number != 2 * k or other.trivial:
         return None
-    w = _is_sigmoid(ctx, other.exponent)
+    w = logit_of(ctx, replace(other, coefficient=ctx.engine.one(value.dtype)))
     if w is None:
         return None
     half = w.scale(sign / 2)
     body = ctx.builder.make("tanh", ctx.emitter.operand(half, ctx.emitter.carrier(value, half)))
-    return RULE.proposal(value, ctx.emitter.finish(body, value))
+    return RULE.proposal(value, ctx.emitter.finish(ctx.engine.algebra.times(body, k), value))
 
 
-def _is_sigmoid(ctx: Context, exponent: Linear) -> Linear | None:
-    """w when exp(exponent) = σ(w)."""
-    split = ctx.emitter.split(exponent)
+def logit_of(ctx: Context, reading: Scaled) -> Linear | None:
+    """w when a value read as `reading` is σ(w), in any spelling."""
+    if reading.trivial or reading.number != 1:
+        return None
+    split = ctx.emitter.split(reading.exponent)
     if len(split.terms) != 1 or split.constant:
         return None
     k, term = split.terms[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from stabilize.graph.value import Value
+from stabilize.passes.rule import Context
 from stabilize.passes.scaled import number_of
 
 
@@ -34,3 +35,61 @@ def square_of(value: Value) -> Value | None:
     if value.op == "pow" and number_of(value.operands[1]) == 2:
         return value.operands[0]
     return None
+
+
+def signed_terms(value: Value) -> tuple[tuple[int, Value], tuple[int, Value]] | None:
+    """((±1, a), (±1, b)) when value = ±a ± b."""
+    if value.op not in ("add", "sub"):
+        return None
+    a, b = value.operands
+    return _turned(1, a), _turned(1 if value.op == "add" else -1, b)
+
+
+def _turned(sign: int, value: Value) -> tuple[int, Value]:
+    return (-sign, value.operands[0]) if value.op == "neg" else (sign, value)
+
+
+def widened(ctx: Context, value: Value) -> Value:
+    """`value` in at least float32: the expressions of several operators that replace one in half precision."""
+    if value.dtype in ("float32", "float64"):
+        return value
+    k = number_of(value)
+    if k is not None:
+        return ctx.builder.constant(float(k), "float32", value.shape)
+    return ctx.builder.cast(value, "float32")
+
+
+def one_minus(value: Value) -> tuple[Value, int] | None:
+    """(x, ±1) when value = ±(1 − x) and x is no constant."""
+    terms = signed_terms(value)
+    if terms is None:
+        return None
+    for (s, one), (t, other) in (terms, terms[::-1]):
+        k = number_of(one)
+        if k in (1, -1) and s * k == -t and number_of(other) is None:
+            return other, -t
+    return None
+
+
+def may_vanish(value: Value, depth: int = 6) -> bool:
+    """Whether `value` is 0, and not at single points only, for some inputs: rectified, masked, or a sum of such."""
+    if not depth:
+        return False
+    operands = value.operands
+    match value.op:
+        case "relu":
+            return True
+        case "abs" | "sqrt" | "detach" | "sum" | "mean" | "unsqueeze" | "squeeze" | "expand" | "transpose" | "reshape":
+            return may_vanish(operands[0], depth - 1)
+        case "cast":
+            return operands[0].dtype == "bool" or may_vanish(operands[0], depth - 1)
+        case "maximum":
+            return any(number_of(o) == 0 for o in operands)
+        case "where":
+            return any(number_of(o) == 0 for o in operands[1:])
+        case "mul":
+            return any(may_vanish(o, depth - 1) for o in operands)
+        case "add":
+            return all(may_vanish(o, depth - 1) for o in operands)
+        case _:
+            return False

@@ -90,6 +90,8 @@ def _is_restricted(value: Value, depth: int = _DEPTH) -> bool:
         return True
     if value.op == "cast" and _widening(value):
         return True
+    if value.op in ("div", "mul") and _by_own_size(*value.operands):
+        return True
     operands = [o for o in value.operands if is_float(o.dtype)]
     if value.op in _FREED:
         return all(_is_restricted(o, depth - 1) for o in operands)
@@ -100,6 +102,27 @@ def _widening(value: Value) -> bool:
     """A number of a narrower format: in float32 no number of float16 has a square that overflows."""
     source = value.operands[0]
     return is_float(source.dtype) and FORMATS[source.dtype].precision < FORMATS[value.dtype].precision
+
+
+def _by_own_size(a: Value, b: Value) -> bool:
+    """Whether a/b, or a·(1/b), divides by something computed from what a is: x/‖x‖ is no longer than 1."""
+    for top, bottom in ((a, b), (b, a)):
+        inverse = bottom.op == "div" and bottom.operands[0].op in _LITERAL
+        below = _near(bottom.operands[1] if inverse else bottom)
+        if any(v.op in ("sqrt", "norm") for v in below) and {v for v in below if v.op not in _LITERAL} & set(
+            _near(top, 3)
+        ):
+            return True
+    return False
+
+
+def _near(value: Value, depth: int = _DEPTH) -> list[Value]:
+    """`value` and what it is computed from, a few primitives deep."""
+    found, level = {value: None}, [value]
+    for _ in range(depth):
+        level = [o for v in level for o in v.operands if o not in found]
+        found |= dict.fromkeys(level)
+    return list(found)
 
 
 def _is_index(value: Value) -> bool:

@@ -17,6 +17,12 @@ EXAMPLES = {
     "STB218": "sub(1.0, sigmoid(x))",
     "STB219": "sub(1.0, erf(x))",
     "STB220": "div(sub(exp(x), 1.0), x)",
+    "STB221": "sub(sqrt(add(mul(x, x), 1.0)), 1.0)",
+    "STB223": "sub(1.0, cos(x))",
+    "STB227": "div(sub(exp(x), exp(neg(x))), 2.0)",
+    "STB228": "log(sub(sigmoid(x), sigmoid(z)))",
+    "STB412": "acosh(add(1.0, x))",
+    "STB413": "log(add(x, sqrt(add(mul(x, x), 1.0))))",
 }
 
 

@@ -1,0 +1,53 @@
+"""# root-of-zero (STB432)
+
+## What it does
+Finds √r and rᵃ, 0 < a < 1, of a product r that is 0 for whole ranges of inputs (masked, rectified), in PyTorch graphs.
+
+## Why it is unstable
+The slope of a root is infinite at 0, and that of the product is the factor that is 0 there: the gradient is inf·0 =
+NaN.
+
+## Example
+    sqrt(x * mask)
+→
+    where(r == 0, 0, sqrt(where(r == 0, 1, r))),  r = x * mask        with allow="approximate"
+
+## Shapes
+Elementwise, any shape.
+
+## Error
+Values are bit-identical. Gradients: 0 where r is 0, NaN before.
+
+## Safety
+approximate: the function has no derivative at 0; 0 is put in its place. Roots of guarded numbers are left alone.
+
+## Source
+Goodfellow, Bengio & Courville, Deep Learning, §4.1 and 6.3 (subgradients at kinks).
+"""
+
+from __future__ import annotations
+
+from stabilize.graph.value import Value
+from stabilize.passes.cancellation.shapes import may_vanish
+from stabilize.passes.rule import Context, Proposal, Rule
+from stabilize.passes.scaled import number_of
+
+_MESSAGE = 'the gradient is NaN where the root is 0: taken as 0 with allow="approximate"'
+
+
+def match(ctx: Context, value: Value) -> Proposal | None:
+    r = value.operands[0]
+    power = number_of(value.operands[1]) if value.op == "pow" else None
+    if ctx.options.host != "fx" or (value.op == "pow" and not (power is not None and 0 < power < 1)):
+        return None
+    if r.op != "mul" or r.operands[0] is r.operands[1] or not may_vanish(r) or ctx.broken(value):
+        return None
+    if ctx.options.allow != "approximate":
+        return RULE.proposal(value, safety="approximate", message=_MESSAGE)
+    b = ctx.builder
+    zero = b.apply("eq", r, 0.0)
+    root = b.make(value.op, b.apply("where", zero, 1.0, r), *value.operands[1:])
+    return RULE.proposal(value, b.apply("where", zero, 0.0, root), safety="approximate", message=_MESSAGE)
+
+
+RULE = Rule("STB432", "root-of-zero", frozenset({"sqrt", "pow"}), match, __doc__, "info")

@@ -1,0 +1,110 @@
+"""arccos of the dot product of normalised vectors."""
+
+from __future__ import annotations
+
+import pytest
+
+from stabilize.passes.cancellation.arccos_of_rounded_cosine import RULE
+from tests.passes.graphs import assert_no_match, assert_rewrite
+
+#: (expression, bounds of its inputs, what takes its place)
+AFTER = [
+    (
+        "n2 = div(x, norm(x, axes=(1,), keepdim=True))\n"
+        "m2 = div(z, norm(z, axes=(1,), keepdim=True))\n"
+        "return acos(sum(mul(n2, m2), axes=(1,), keepdim=False))",
+        {},
+        "t1 = div(x, norm(x, axes=(1,), keepdim=True))\n"
+        "t2 = div(z, norm(z, axes=(1,), keepdim=True))\n"
+        "t3 = sub(t1, t2)\n"
+        "t4 = sum(mul(t3, t3), axes=(1,), keepdim=False)\n"
+        "t5 = eq(t4, 0.0)\n"
+        "t6 = add(t1, t2)\n"
+        "t7 = sum(mul(t6, t6), axes=(1,), keepdim=False)\n"
+        "t8 = eq(t7, 0.0)\n"
+        "mul(atan(div(where(t5, 0.0, sqrt(where(t5, 1.0, t4))), where(t8, 0.0, sqrt(where(t8, 1.0, "
+        "t7))))), 2.0)",
+    ),
+    (
+        "n2 = div(x, norm(x, axes=(1,), keepdim=True))\n"
+        "m2 = div(z, norm(z, axes=(1,), keepdim=True))\n"
+        "return asin(sum(mul(n2, m2), axes=(1,), keepdim=True))",
+        {},
+        "asin(minimum(maximum(sum(mul(div(x, norm(x, axes=(1,), keepdim=True)), div(z, norm(z, "
+        "axes=(1,), keepdim=True))), axes=(1,), keepdim=True), -1.0), 1.0))",
+    ),
+    (
+        "n2 = div(x, norm(x, axes=(1,), keepdim=True))\n"
+        "m2 = div(z, norm(z, axes=(1,), keepdim=True))\n"
+        "return acos(matmul(n2, transpose(m2, perm=(1, 0))))",
+        {},
+        "acos(minimum(maximum(matmul(div(x, norm(x, axes=(1,), keepdim=True)), transpose(div(z, norm(z, "
+        "axes=(1,), keepdim=True)), perm=(1, 0))), -1.0), 1.0))",
+    ),
+    (
+        "n2 = norm(x, axes=(1,), keepdim=False)\n"
+        "m2 = norm(z, axes=(1,), keepdim=False)\n"
+        "return acos(div(sum(mul(x, z), axes=(1,), keepdim=False), mul(n2, m2)))",
+        {},
+        "acos(minimum(maximum(div(sum(mul(x, z), axes=(1,), keepdim=False), mul(norm(x, axes=(1,), "
+        "keepdim=False), norm(z, axes=(1,), keepdim=False))), -1.0), 1.0))",
+    ),
+    (
+        "n2 = div(x, maximum(norm(x, axes=(1,), keepdim=True), 0.001))\n"
+        "m2 = div(z, add(norm(z, axes=(1,), keepdim=True), 0.001))\n"
+        "return acos(sum(mul(n2, m2), axes=(1,), keepdim=False))",
+        {},
+        "t1 = norm(x, axes=(1,), keepdim=True)\n"
+        "t2 = maximum(t1, 0.001)\n"
+        "t3 = div(x, t2)\n"
+        "t4 = norm(z, axes=(1,), keepdim=True)\n"
+        "t5 = add(t4, 0.001)\n"
+        "t6 = div(z, t5)\n"
+        "t7 = where(max(lt(t1, t2), axes=(1,), keepdim=False), sub(1.0, sum(mul(t3, t3), axes=(1,), "
+        "keepdim=False)), 0.0)\n"
+        "t8 = where(max(lt(t4, t5), axes=(1,), keepdim=False), sub(1.0, sum(mul(t6, t6), axes=(1,), "
+        "keepdim=False)), 0.0)\n"
+        "t9 = sub(t3, t6)\n"
+        "t10 = add(add(sum(mul(t9, t9), axes=(1,), keepdim=False), t7), t8)\n"
+        "t11 = eq(t10, 0.0)\n"
+        "t12 = add(t3, t6)\n"
+        "t13 = add(add(sum(mul(t12, t12), axes=(1,), keepdim=False), t7), t8)\n"
+        "t14 = eq(t13, 0.0)\n"
+        "mul(atan(div(where(t11, 0.0, sqrt(where(t11, 1.0, t10))), where(t14, 0.0, sqrt(where(t14, 1.0, "
+        "t13))))), 2.0)",
+    ),
+]
+
+NEAR_MISSES = [
+    ("acos(x)", {}),
+    ("acos(tanh(x))", {}),
+    ("acos(minimum(maximum(x, -1.0), 1.0))", {}),
+    ("acos(sum(mul(x, z), axes=(1,), keepdim=False))", {}),
+    (
+        "n2 = div(x, norm(x, axes=(0,), keepdim=True))\n"
+        "m2 = div(z, norm(z, axes=(0,), keepdim=True))\n"
+        "return acos(sum(mul(n2, m2), axes=(1,), keepdim=False))",
+        {},
+    ),
+    ("n2 = div(x, norm(z, axes=(1,), keepdim=True))\nreturn acos(sum(mul(n2, n2), axes=(1,), keepdim=False))", {}),
+    (
+        "n2 = div(x, sum(mul(x, x), axes=(1,), keepdim=True))\nreturn acos(sum(mul(n2, n2), axes=(1,), keepdim=False))",
+        {},
+    ),
+    (
+        "n2 = div(x, norm(x, axes=(1,), keepdim=True))\n"
+        "m2 = div(z, norm(z, axes=(1,), keepdim=True))\n"
+        "return acos(mul(sum(mul(n2, m2), axes=(1,), keepdim=False), 2.0))",
+        {},
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "ranges", "expected"), AFTER)
+def test_rewrites_to(body, ranges, expected):
+    assert_rewrite(RULE, body, ranges, expected)
+
+
+@pytest.mark.parametrize(("body", "ranges"), NEAR_MISSES)
+def test_near_misses(body, ranges):
+    assert_no_match(RULE, body, ranges)
