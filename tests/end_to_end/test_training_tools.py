@@ -1,4 +1,4 @@
-"""What people train with, around and inside optimized modules: checkpoints, scaled gradients, freezing, accumulation."""
+"""What people train with, around and inside optimized modules: checkpoints, scaled gradients, accumulation."""
 
 from __future__ import annotations
 
