@@ -19,14 +19,15 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes  # pyright: ignore[reportPrivateUsage]
 
 from stabilize.errors import ModelError
+from stabilize.frontends.fx_modes import Modes
 from stabilize.frontends.fx_share import share_module
 
 _T = TypeVar("_T")
 
 
-def export(module: nn.Module, call: Call) -> ExportedProgram:
+def export(module: nn.Module, call: Call, modes: Modes) -> ExportedProgram:
     """Pre-dispatch ATen of one call, made in a copy of the module without its own hooks: those are called around it.
-    ModelError with PyTorch's reason when the module cannot be exported."""
+    modes: the autocast that the call runs under. ModelError with PyTorch's reason when that cannot be done."""
     name = type(module).__name__
     tree: Any = module
     wrapped = [(str(path), kind) for path, part in tree.named_modules() if (kind := _distributed(part))]
@@ -39,7 +40,7 @@ def export(module: nn.Module, call: Call) -> ExportedProgram:
         for table, key, blank in foreign:
             table[key] = blank.make()
         args, kwargs, shapes = call.make()
-        with _watched() as found, _inside_another(), silence():
+        with _watched() as found, _inside_another(), silence(), modes.autocasting():
             return torch.export.export(copied, args, kwargs, dynamic_shapes=shapes), found
 
     try:

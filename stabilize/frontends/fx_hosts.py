@@ -128,11 +128,12 @@ class FxHost:
 class ExportedHost(FxHost):
     """An ExportedProgram. Its rewritten form keeps signature, state, constants, shape constraints and call graph."""
 
-    def __init__(self, exported: ExportedProgram) -> None:
+    def __init__(self, exported: ExportedProgram, modes: Modes | None = None) -> None:
+        """modes: what is switched on where the program runs."""
         self.exported = exported
         graph = exported.graph_module.graph
         fakes = {n.name: fake_of(n) for n in graph.nodes}
-        super().__init__(exported.graph_module, own_program(graph, _leaves(exported)), fakes)
+        super().__init__(exported.graph_module, own_program(graph, _leaves(exported), modes), fakes)
 
     def model(self) -> ExportedProgram:
         return self.exported
@@ -143,10 +144,12 @@ class ExportedHost(FxHost):
             return self
         module = fx.GraphModule(self._root, graph)
         module.meta.update(self._root.meta)
-        return ExportedHost(self._with_module(module))
+        return ExportedHost(self._with_module(module), self._program.modes)
 
     def with_bodies(self, bodies: Mapping[str, Host]) -> ExportedHost:
-        return ExportedHost(self._with_module(self._with_bodies(bodies))) if bodies else self
+        if not bodies:
+            return self
+        return ExportedHost(self._with_module(self._with_bodies(bodies)), self._program.modes)
 
     def _with_module(self, module: fx.GraphModule) -> ExportedProgram:
         exported = self.exported

@@ -31,7 +31,7 @@ class Modes:
     @classmethod
     def ambient(cls) -> Self:
         """What is switched on now."""
-        on = {d: torch.get_autocast_dtype(d) for d in _DEVICES if torch.is_autocast_enabled(d)}
+        on = {d: torch.get_autocast_dtype(d) for d in DEVICES if torch.is_autocast_enabled(d)}
         return cls(torch.is_grad_enabled(), on)
 
     @contextmanager
@@ -44,10 +44,10 @@ class Modes:
     def autocasting(self) -> Generator[None]:
         """Autocast as it is here, for fake tensors as well: whether there is such a device does not matter."""
         cached = torch.is_autocast_cache_enabled()
-        before = {d: (torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in _DEVICES}
+        before = {d: (torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in DEVICES}
         try:
             torch.set_autocast_cache_enabled(False)
-            for device in _DEVICES:
+            for device in DEVICES:
                 torch.set_autocast_enabled(device, device in self.autocast)
                 if device in self.autocast:
                     torch.set_autocast_dtype(device, self.autocast[device])
@@ -59,7 +59,7 @@ class Modes:
                 torch.set_autocast_dtype(device, dtype)
 
 
-_DEVICES = ("cpu", "cuda")
+DEVICES = ("cpu", "cuda")
 
 
 @final

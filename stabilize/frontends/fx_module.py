@@ -27,6 +27,7 @@ from torch.utils import _pytree as pytree
 from stabilize.errors import ModelError
 from stabilize.frontends.fx_capture import Call, apart, export
 from stabilize.frontends.fx_hosts import ExportedHost
+from stabilize.frontends.fx_modes import Modes
 from stabilize.frontends.fx_share import share_module
 from stabilize.frontends.fx_tracers import (
     OpenAxes,
@@ -89,7 +90,8 @@ class ModuleHost:
         self.later = later
         args, kwargs = positional(positional_names(type(module)), args, kwargs)
         call = Call(args, kwargs, shapes=later.dynamic_shapes)
-        self.captured = self.inner = ExportedHost(export(module, call))
+        self.modes = _autocast()
+        self.captured = self.inner = ExportedHost(export(module, call, self.modes), self.modes)
 
     @property
     def view(self) -> View:
@@ -122,7 +124,7 @@ class ModuleHost:
         """A module that shares every tensor; the very same module when nothing was replaced."""
         if self.inner is self.captured:
             return self.module
-        return rewritten(self.module, [Variant(self.inner.exported, self.module)], self.later)
+        return rewritten(self.module, [Variant(self.inner.exported, self.module, self.modes)], self.later)
 
 
 # --- the class --------------------------------------------------------------------------------------------------------
@@ -258,8 +260,11 @@ class _Capture:
         if self.refused is not None or self.later.rewrite is None:
             return None
         rewrite, plain, calls = self.later.rewrite, self.plain(module), self.calls(args, kwargs, symbolic)
+        modes = _autocast()
         try:
-            self.variants.append(apart(lambda: Variant(rewrite(_first_that_exports(plain, calls)).exported, module)))
+            self.variants.append(
+                apart(lambda: Variant(rewrite(_first_that_exports(plain, calls, modes)).exported, module, modes))
+            )
         except ModelError as error:
             self.refused = str(error)
             return None
@@ -291,11 +296,16 @@ class _Capture:
             warnings.warn(f"{name} runs as written, not as rewritten, for this call: {self.refused}", stacklevel=6)
 
 
-def _first_that_exports(module: nn.Module, calls: Sequence[Call]) -> ExportedHost:
+def _autocast() -> Modes:
+    """The autocast around this call. Gradients are captured on: a program without them could not give them later."""
+    return Modes(autocast=Modes.ambient().autocast)
+
+
+def _first_that_exports(module: nn.Module, calls: Sequence[Call], modes: Modes) -> ExportedHost:
     """The first of these captures that can be made; ModelError of the last."""
     for call in calls[:-1]:
         try:
-            return ExportedHost(export(module, call))
+            return ExportedHost(export(module, call, modes), modes)
         except ModelError:
             continue  # the module needs its sizes; the next one has them
-    return ExportedHost(export(module, calls[-1]))
+    return ExportedHost(export(module, calls[-1], modes), modes)

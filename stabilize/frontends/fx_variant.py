@@ -17,6 +17,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from stabilize.errors import ModelError
+from stabilize.frontends.fx_modes import DEVICES, Modes
 from stabilize.frontends.fx_sizes import Sizes
 from stabilize.frontends.fx_types import fake_of, range_constraints_of
 
@@ -72,16 +73,17 @@ def _path(dotted: str) -> Path:
 
 @final
 class Variant:
-    """A program for one mode, one set of plain attributes, dtypes and devices, and one range of shapes.
+    """A program for one mode, one autocast, one set of plain attributes, dtypes, devices, and one range of shapes.
 
     The program is stateless: parameters and buffers are looked up in the module at every call, by name.
     """
 
-    def __init__(self, exported: ExportedProgram, module: nn.Module) -> None:
+    def __init__(self, exported: ExportedProgram, module: nn.Module, modes: Modes) -> None:
         if any(o.kind is not OutputKind.USER_OUTPUT for o in exported.graph_signature.output_specs):
             raise ModelError("the exported program returns mutations; export it without decompositions")
         self._program = _without_state(exported)
         self._settings = settings(module)
+        self._autocast = tuple((device, modes.autocast.get(device)) for device in DEVICES)
         self._bind()
 
     def _bind(self) -> None:
@@ -112,11 +114,12 @@ class Variant:
     def __getstate__(self) -> dict[str, object]:
         file = io.BytesIO()
         torch.export.save(self._program, file)
-        return {"program": file.getvalue(), "settings": self._settings, "sizes": self._sizes}
+        kept = {"_settings": self._settings, "_autocast": self._autocast, "_sizes": self._sizes}
+        return {"program": file.getvalue(), **kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._program = torch.export.load(io.BytesIO(state["program"]))
-        self._settings, self._sizes = state["settings"], state["sizes"]
+        self.__dict__.update((name, value) for name, value in state.items() if name != "program")
         self._bind()
 
     # --- matching -------------------------------------------------------------------------------------------
@@ -133,6 +136,11 @@ class Variant:
 
     def accepts(self, module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bool:
         """Whether this variant was captured for a call like this one."""
+        for device, dtype in self._autocast:
+            if torch.is_autocast_enabled(device) != (dtype is not None):
+                return False
+            if dtype is not None and torch.get_autocast_dtype(device) != dtype:
+                return False
         leaves = self.leaves(args, kwargs)
         if leaves is None or not has_settings(module, self._settings):
             return False

@@ -1,7 +1,12 @@
+<<<<<<< HEAD
 """What people train with, around and inside optimized modules: checkpoints, scaled gradients, accumulation."""
+=======
+"""What people train with, around and inside optimized modules: checkpoints, autocast, scaled gradients, freezing."""
+>>>>>>> 89a6679 (A program is for the autocast it was captured under: results keep the formats that the original has there)
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -97,3 +102,36 @@ def test_frozen_when_captured() -> None:
     model.requires_grad_(True)
     fixed(X)[:, 0].sum().backward()
     check_gradient(model)
+
+
+class Loss(nn.Module):
+    """Mean loss of hand-written probabilities, and these."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        e = torch.exp(self.linear(x) * 300)
+        p = e / e.sum(-1, keepdim=True)
+        return -torch.log(p[torch.arange(x.shape[0]), y]).mean(), p
+
+
+@pytest.mark.parametrize("captured", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_formats_under_autocast_are_those_of_the_original(captured: bool, dtype: torch.dtype) -> None:
+    """cross_entropy is float32 under autocast, the formula is not: a program is for the autocast it was captured in."""
+    torch.manual_seed(0)
+    model, y = Loss(), torch.tensor([0, 1, 2, 3, 4, 5])
+    fixed = stabilize.optimize(model, (X, y)) if captured else stabilize.optimize(model)
+    for module in (fixed, pickle.loads(pickle.dumps(fixed)), torch.compile(fixed, backend="eager", fullgraph=True)):
+        with torch.autocast("cpu", dtype):
+            inside, wanted = module(X, y), model(X, y)
+            assert [t.dtype for t in inside] == [t.dtype for t in wanted] == [dtype, dtype]
+        outside = module(X, y)
+        assert [t.dtype for t in outside] == [torch.float32, torch.float32]
+        for loss, p in (inside, outside):
+            assert torch.isfinite(loss)
+            # probabilities of eight classes, each rounded once
+            torch.testing.assert_close(p.sum(-1).float(), torch.ones(6), rtol=0, atol=8 * torch.finfo(p.dtype).eps)
+    assert not torch.isfinite(model(X, y)[0])
