@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""What people train with, around and inside optimized modules: checkpoints, scaled gradients, accumulation."""
-=======
 """What people train with, around and inside optimized modules: checkpoints, autocast, scaled gradients, freezing."""
->>>>>>> 89a6679 (A program is for the autocast it was captured under: results keep the formats that the original has there)
 
 from __future__ import annotations
 
