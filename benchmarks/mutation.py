@@ -109,10 +109,10 @@ class Tests:
 
     def _baseline(self, item: pytest.Item) -> None:
         def enter(frame: FrameType, event: str, _: object) -> object:
-            return note if self._file(frame.f_code) else None
+            return note(frame, event, None) if self._file(frame.f_code) else None
 
         def note(frame: FrameType, event: str, _: object) -> object:
-            if event == "line":
+            if event in ("call", "line"):  # a call is at the line of its def, with the defaults
                 self.reaching[str(self._file(frame.f_code)), frame.f_lineno].add(item)
             return note
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TypeAlias
 
 from stabilize.formats import is_float
@@ -21,9 +22,9 @@ from stabilize.passes.scaled import Engine
 Proposer: TypeAlias = Callable[[Context, Value], Proposal | None]
 
 
-def _of(rule: Rule) -> Proposer:
+def _ask(rule: Rule, ctx: Context, value: Value) -> Proposal | None:
     """A rule is asked about the primitives that it names."""
-    return lambda ctx, value: rule.match(ctx, value) if value.op in rule.ops else None
+    return rule.match(ctx, value) if value.op in rule.ops else None
 
 
 #: Asked in this order; the first that answers decides.
@@ -33,13 +34,13 @@ PROPOSERS: tuple[Proposer, ...] = (
     fused.propose_binary_cross_entropy,
     fused.propose_attention,
     fused.propose_tanh,
-    *map(_of, BEFORE_FAMILY),
+    *(partial(_ask, rule) for rule in BEFORE_FAMILY),
     lambda ctx, v: family.propose(ctx, v) if v.op in family.SINKS else None,
-    *map(_of, RULES),
+    *(partial(_ask, rule) for rule in RULES),
 )
 
 
-INTEGER_PROPOSERS: tuple[Proposer, ...] = tuple(map(_of, INTEGER_RULES))
+INTEGER_PROPOSERS: tuple[Proposer, ...] = tuple(partial(_ask, rule) for rule in INTEGER_RULES)
 
 
 def context(view: View, options: Options, ranges: dict[str, tuple[float, float]] | None = None) -> Context:

@@ -41,9 +41,6 @@ class Range:
     tiny: bool = False
     broken: bool = False
 
-    def __contains__(self, x: float) -> bool:
-        return self.lo <= x <= self.hi
-
 
 RangeRule: TypeAlias = Callable[["Ranges", Value, list[Range]], Range]
 
@@ -179,7 +176,7 @@ class Ranges:
         if atom.op in ("unsqueeze", "squeeze", "transpose", "expand"):
             return [w for form in self._weaken(atom.operands[0], k) if (w := e.algebra.view(form, atom)) is not None]
         below: list[Linear] = []
-        if atom.op in ("logsumexp", "max", "softplus", "maximum", "relu", "topk_values") and k > 0:
+        if _dominates(atom) and k > 0:
             below += [e.linear(o).scale(k) for o in _choices(atom)]  # each is ≥ its own operands
             if atom.op == "logsumexp":
                 below.append(e.algebra.max(e.linear(atom.operands[0]), atom.axes, atom.operands[0].shape).scale(k))
@@ -209,14 +206,21 @@ class Ranges:
         if atom.op == "where":
             a, b = atom.operands[1:]
             return [e.linear(x).scale(k) for x, y in ((a, b), (b, a)) if constant_of(y) == -INF]
-        if atom.op in ("max", "topk_values") and atom.operands[0].op == "where":
+        if atom.op == "max" and atom.operands[0].op == "where":
             _, a, b = atom.operands[0].operands
             shown = a if constant_of(b) == -INF else b if constant_of(a) == -INF else None
-            if shown is not None and atom.op == "max":
+            if shown is not None:
                 return [e.algebra.max(e.linear(shown), atom.axes, atom.operands[0].shape).scale(k)]
         if atom.op == "minimum":
             return [e.linear(o).scale(k) for o in _choices(atom)]
         return []
+
+
+def _dominates(atom: Value) -> bool:
+    """Whether an atom is never less than its operands; of a top-k only the largest value is not."""
+    if atom.op == "topk_values":
+        return atom.attr("largest") is True and atom.attr("k") == 1
+    return atom.op in ("logsumexp", "max", "softplus", "maximum", "relu")
 
 
 def _choices(atom: Value) -> list[Value]:

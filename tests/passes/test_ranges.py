@@ -346,6 +346,25 @@ RANGES = [
     ("div(softmax(x, axis=1), softmax(z, axis=1))", {}, "0..inf big tiny broken"),
     ("sum(mul(softmax(x, axis=1), softmax(x, axis=1)), axes=(1,), keepdim=True)", {}, "0.04..5"),
     ("div(sigmoid(x), sub(1.0, sigmoid(x)))", {}, "0..inf big tiny broken"),
+    ("sub(topk_values(x, axis=1, k=5, largest=True, sorted=True), x)", {}, "-inf..inf"),
+    ("sub(topk_values(x, axis=1, k=1, largest=False, sorted=True), x)", {}, "-inf..inf"),
+    ("sub(topk_values(x, axis=1, k=1, largest=True, sorted=True), x)", {}, "0..inf"),
+    ("sub(x, topk_values(x, axis=1, k=5, largest=True, sorted=True))", {}, "-inf..inf"),
+    ("sub(x, topk_values(x, axis=1, k=1, largest=True, sorted=True))", {}, "-inf..0"),
+    ("sub(maximum(x, add(z, 1.0)), maximum(x, z))", {}, "0..1"),
+    ("sub(maximum(maximum(x, z), w), maximum(x, z))", {}, "0..inf"),
+    ("sub(maximum(x, add(z, 1.0)), maximum(maximum(x, z), w))", {}, "-inf..1"),
+    (
+        "sub(logsumexp(topk_values(x, axis=1, k=2, largest=True, sorted=True), axes=(1,), keepdim=True), x)",
+        {}, "0..inf",
+    ),
+    ("sub(expand(max(x, axes=(1,), keepdim=True), shape=(4, 5)), x)", {}, "0..inf"),
+    ("sub(x, maximum(minimum(x, 3.4028234663852886e+38), -3.4028234663852886e+38))", {}, "0..0"),
+    ("log(x)", {"x": (0, 0.5)}, "-inf..-0.693147"),
+    ("log(x)", {"x": (0, 0)}, "-inf..inf"),
+    ("sum(n, axes=(0,), keepdim=True)", {"n": (-2, 0.5)}, "-inf..inf"),
+    ("attention(q, k, softmax(v, axis=2), scale=0.5)", {}, "0..1 tiny"),
+    ("add(softmax(x, axis=1), z)", {"z": (2.9387358770557188e-39, 1)}, "2.93874e-39..2 tiny"),
 ]  # fmt: skip
 
 
