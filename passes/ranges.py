@@ -41,6 +41,9 @@ class Range:
     tiny: bool = False
     broken: bool = False
 
+    def __contains__(self, x: float) -> bool:
+        return self.lo <= x <= self.hi
+
 
 RangeRule: TypeAlias = Callable[["Ranges", Value, list[Range]], Range]
 

@@ -529,8 +529,10 @@ LOSSES = {
     "div(sub(mul(exp(x), 0.0), mul(exp(z), 0.0)), add(exp(x), exp(z)))": "untouched",
     "div(sub(exp(x), exp(z)), add(mul(exp(x), 0.0), mul(exp(z), 0.0)))": "untouched",
     "s2 = sigmoid(x)\n"
-    "div(sub(exp(s2), exp(neg(s2))), add(exp(s2), exp(neg(s2))))":
-        "untouched",
+    "div(sub(exp(s2), exp(neg(s2))), add(exp(s2), exp(neg(s2))))": (
+        "STB227\n"
+        "mul(sinh(sigmoid(x)), 2.0)"
+    ),
 }  # fmt: skip
 
 
