@@ -1,0 +1,95 @@
+"""One model of the zoo: how to make it, and what is known to be wrong with it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+
+Inputs: TypeAlias = "tuple[Any, ...] | Mapping[str, Any]"
+"""Positional arguments, or keywords."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and what it is run on.
+
+    inputs: of ordinary size. breaking: others on which the naive code in it fails, None when none are known.
+    train: captured in training mode.
+    """
+
+    module: nn.Module
+    inputs: Inputs
+    breaking: Inputs | None = None
+    train: bool = False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """`make` imports the package, so that the zoo can be listed without any of them.
+
+    package: the distribution on PyPI. defects: the codes of the rules that must find something here; each was
+    confirmed by reading the package's source. Any other finding is unexpected, and reported as such.
+    refused: the model cannot be captured, and why. onnx: exported and judged in ONNX Runtime as well.
+    """
+
+    name: str
+    package: str
+    make: Callable[[], Case]
+    defects: tuple[str, ...] = ()
+    refused: str | None = None
+    onnx: bool = False
+
+
+class Function(nn.Module):
+    """A function of tensors as a module."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        return self.function(*tensors)
+
+
+def load(path: str) -> Any:
+    """`package.module.name`, imported."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def without_compiled_torchvision() -> None:
+    """Let torchvision from PyPI, which is built for CUDA, be imported beside a CPU build of torch.
+
+    Only its compiled operators (nms and the like) are missing then. No model here uses them.
+    """
+    if torch.version.cuda is not None:
+        return
+    name = "torchvision._meta_registrations"
+    sys.modules.setdefault(name, types.ModuleType(name))
+
+
+def tokens(*shape: int, below: int = 96) -> torch.Tensor:
+    """Token ids, int64; 0 to 3 are left to padding and the like."""
+    return torch.randint(4, below, shape)
+
+
+class Method(nn.Module):
+    """A method of a package's class as a module, with the fields that it reads; the class's own set-up (which may
+    want data sets and configuration files) is left out."""
+
+    def __init__(self, method: str, **fields: Any) -> None:
+        super().__init__()
+        path, _, name = method.rpartition(".")
+        self.method = getattr(load(path), name)
+        for field, value in fields.items():
+            setattr(self, field, value)
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        return self.method(self, *tensors)
