@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 import traceback
 import warnings
@@ -159,7 +160,8 @@ def _error(given: Sequence[torch.Tensor], truth: Sequence[torch.Tensor]) -> floa
         known = exact.isfinite() if exact.is_floating_point() else torch.zeros((), dtype=torch.bool)
         if known.any() and one.shape == exact.shape:
             scale = exact[known].abs().max().clamp_min(torch.finfo(torch.float32).tiny)
-            worst = max(worst, float((one.double() - exact)[known].abs().max() / scale))
+            distance = float((one.double() - exact)[known].abs().max() / scale)
+            worst = max(worst, math.inf if math.isnan(distance) else distance)
     return worst
 
 
