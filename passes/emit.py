@@ -98,6 +98,7 @@ class Emitter:
 
     def split(self, form: Linear, depth: int = 5) -> Split:
         """The cheapest split of `form` into terms."""
+        form = form.lifted()
         known = self._splits.get((form, depth))
         if known is None:
             known = self._split(form, depth)
@@ -204,7 +205,7 @@ class Emitter:
         for atom, _ in reversed(form.terms):
             if not is_view(atom) or not _hides_special(atom):
                 continue
-            same = [(a, k) for a, k in form.terms if a.op == atom.op and a.attrs == atom.attrs and _same_rank(a, atom)]
+            same = [(a, k) for a, k in form.terms if _same_view(a, atom)]
             under = self.split(Linear.collect([(a.operands[0], k) for a, k in same]), depth - 1)
             chosen = {a for a, _ in same}
             rest = Linear(tuple(t for t in form.terms if t[0] not in chosen), form.constant)
@@ -354,18 +355,32 @@ class Emitter:
     def _log_softmax(self, term: Term, dtype: str) -> Value:
         b = self.builder
         x = self.logits(term.form, dtype)
-        if len(term.axes) == 1:
-            return b.make("log_softmax", x, axis=term.axes[0])
+        fused = self._fused("log_softmax", x, term.axes)
+        if fused is not None:
+            return fused
         shifted = b.make("sub", x, b.make("detach", b.reduce("max", x, term.axes)))
         return b.make("sub", shifted, b.make("log", b.reduce("sum", b.make("exp", shifted), term.axes)))
 
     def _softmax(self, term: Term, dtype: str) -> Value:
         b = self.builder
         x = self.logits(term.form, dtype)
-        if len(term.axes) == 1:
-            return b.make("softmax", x, axis=term.axes[0])
+        fused = self._fused("softmax", x, term.axes)
+        if fused is not None:
+            return fused
         e = b.make("exp", b.make("sub", x, b.make("detach", b.reduce("max", x, term.axes))))
         return b.make("div", e, b.reduce("sum", e, term.axes))
+
+    def _fused(self, op: str, x: Value, axes: tuple[int, ...]) -> Value | None:
+        """The operator over one axis; over neighbouring axes of known sizes on a view in which they are one."""
+        first, last = axes[0], axes[-1]
+        if len(axes) == 1:
+            return self.builder.make(op, x, axis=first)
+        sizes = [d for d in x.shape if isinstance(d, int)]
+        if axes != tuple(range(first, last + 1)) or len(sizes) != len(x.shape):
+            return None
+        flat = (*sizes[:first], math.prod(sizes[first : last + 1]), *sizes[last + 1 :])
+        whole = self.builder.make(op, self.builder.make("reshape", x, shape=flat), axis=first)
+        return self.builder.make("reshape", whole, shape=x.shape)
 
     def _mixtures(self, dtype: str) -> MixtureEmitter:
         return MixtureEmitter(self.engine, self.build, self.operand, dtype)
@@ -500,8 +515,14 @@ def _is_shift(atom: Value) -> bool:
     return atom.op == "max" or (atom.op == "detach" and atom.operands[0].op == "max")
 
 
-def _same_rank(a: Value, b: Value) -> bool:
-    return a.operands[0].type.rank == b.operands[0].type.rank and a.operands[1:] == b.operands[1:]
+def _same_view(a: Value, b: Value) -> bool:
+    """Whether one view of a sum of both operands is the sum of both views."""
+    x, y = a.operands[0], b.operands[0]
+    if (a.op, a.attrs, a.operands[1:], x.type.rank) != (b.op, b.attrs, b.operands[1:], y.type.rank):
+        return False
+    if a.op in ("gather", "slice"):  # elements that the other does not have may be among those left out
+        return all(x.shape[axis] == y.shape[axis] for axis in a.axes)
+    return a.op != "reshape" or x.shape == y.shape
 
 
 def terms_of(splits: Sequence[Split]) -> set[Term]:

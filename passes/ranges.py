@@ -27,6 +27,7 @@ from stabilize.passes.scaled import Engine, number_of
 INF = math.inf
 _DEPTH = 5  # relations applied one after the other to bound a form
 _MOST_STEPS = 1000  # forms looked at to bound one: relations between many atoms are given up
+_COUNTING = ("arange", "reshape", "unsqueeze", "squeeze", "transpose", "expand", "slice")  # known of integers too
 _USELESS = -1e30  # a lower bound of an exponent that says nothing: what a clamp to the largest number leaves
 
 
@@ -65,6 +66,7 @@ class Ranges:
         self._coarse = frozenset(coarse)
         self._given = dict(given or {})
         self._ranges: dict[Value, Range] = {}
+        self._lowest: dict[tuple[tuple[tuple[Value, Fraction], ...], int], float] = {}
         self._steps = 0
 
     def of(self, value: Value) -> Range:
@@ -78,12 +80,15 @@ class Ranges:
     def _compute(self, value: Value) -> Range:
         if value in self._given:
             return Range(*self._given[value])
-        if not is_float(value.dtype):
+        if not is_float(value.dtype) and value.op not in _COUNTING:
             return Range()
         rule = RANGE.get(value.op)
         if rule is None:
             return Range()
-        found = self._refine(value, rule(self, value, [self._ranges[o] for o in value.operands]))
+        found = rule(self, value, [self._ranges[o] for o in value.operands])
+        if not is_float(value.dtype):
+            return found
+        found = self._refine(value, found)
         return replace(found, broken=True) if value in self._coarse else found
 
     def _refine(self, value: Value, r: Range) -> Range:
@@ -134,6 +139,17 @@ class Ranges:
         return self._attached(attached)
 
     def _lower(self, form: Linear, depth: int) -> float:
+        """A lower bound of `form`, remembered up to its constant: eliminations meet the same forms in any order."""
+        key = form.terms, depth
+        found = self._lowest.get(key)
+        if found is None:
+            found = self._search(Linear(form.terms), depth)
+            if self._steps > 0:  # else the search was cut short, and another one may do better
+                self._lowest[key] = found
+        total = found + _float(form.constant)
+        return -INF if math.isnan(total) else total
+
+    def _search(self, form: Linear, depth: int) -> float:
         best = self._lower_by_parts(form)
         self._steps -= 1
         if depth and best < _USELESS and self._steps > 0:
@@ -299,6 +315,11 @@ def _r_constant(_: Ranges, v: Value, r: list[Range]) -> Range:
     return Range(float(k), float(k), big=size > fmt.max, tiny=0 < size < fmt.tiny / 2)
 
 
+def _r_arange(_: Ranges, v: Value, r: list[Range]) -> Range:
+    (size,) = v.shape
+    return Range(0.0, max(size - 1.0, 0.0)) if isinstance(size, int) else Range(lo=0.0)
+
+
 def _r_exp(_: Ranges, v: Value, r: list[Range]) -> Range:
     fmt = FORMATS[v.dtype]
     return Range(_exp(r[0].lo), _exp(r[0].hi), big=r[0].hi > fmt.exp_overflow, tiny=r[0].lo < fmt.exp_underflow)
@@ -314,8 +335,16 @@ def _r_pow(s: Ranges, v: Value, r: list[Range]) -> Range:
     if power is None:
         return Range(lo, INF, r[0].big, r[0].tiny, broken=r[0].big or r[0].tiny)
     broken = (r[0].tiny or r[0].big) and power < 1
-    unit = r[0].lo >= 0 and r[0].hi <= 1 and power > 0
-    return Range(lo, 1.0 if unit else INF, r[0].big, r[0].tiny, broken)
+    size = max(abs(r[0].lo), abs(r[0].hi))
+    known = power > 0 and size < INF and (lo == 0 or size <= 1)
+    return Range(lo, _power(size, power) if known else INF, r[0].big, r[0].tiny, broken)
+
+
+def _power(base: float, power: Fraction) -> float:
+    try:
+        return base ** float(power)
+    except OverflowError:
+        return INF
 
 
 def _r_sqrt(_: Ranges, v: Value, r: list[Range]) -> Range:
@@ -514,8 +543,6 @@ def _r_cast(_: Ranges, v: Value, r: list[Range]) -> Range:
     source = v.operands[0]
     if source.dtype == "bool":
         return Range(0.0, 1.0)
-    if not is_float(source.dtype):
-        return Range()
     fmt = FORMATS[v.dtype]
     known = r[0].hi < INF and r[0].lo > -INF
     big = r[0].big or (known and max(abs(r[0].hi), abs(r[0].lo)) > fmt.max)
@@ -628,7 +655,7 @@ def _r_cumsum(_: Ranges, v: Value, r: list[Range]) -> Range:
 
 
 RANGE: dict[str, RangeRule] = {
-    "constant": _r_constant, "exp": _r_exp, "pow": _r_pow, "sqrt": _r_sqrt, "log": _r_log, "log1p": _r_log1p,
+    "constant": _r_constant, "arange": _r_arange, "exp": _r_exp, "pow": _r_pow, "sqrt": _r_sqrt, "log": _r_log, "log1p": _r_log1p,
     "expm1": _r_expm1, "add": _r_add, "sub": _r_sub, "neg": _r_neg, "mul": _r_mul, "div": _r_div,
     "sigmoid": _r_sigmoid, "softmax": _r_softmax, "tanh": _r_tanh, "softplus": _r_softplus,
     "log_sigmoid": _r_nonpositive, "log_softmax": _r_nonpositive, "abs": _r_abs, "sign": _r_sign, "relu": _r_relu,

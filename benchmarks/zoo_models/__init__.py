@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from zoo_models import decoders, encoders, flows, graphs, metric, recommenders
+from zoo_models import (
+    attention,
+    decoders,
+    diffusion,
+    encoders,
+    flows,
+    graphs,
+    images,
+    metric,
+    recommenders,
+    sequences,
+    structured,
+    vision,
+)
 from zoo_models.entry import Entry
 
-MODELS: tuple[Entry, ...] = (
-    *encoders.MODELS,
-    *decoders.MODELS,
-    *flows.MODELS,
-    *graphs.MODELS,
-    *metric.MODELS,
-    *recommenders.MODELS,
-)
+_FAMILIES = (
+    encoders, decoders, sequences, vision, diffusion,
+    attention, flows, graphs, images, metric, recommenders, structured,
+)  # fmt: skip
+
+MODELS: tuple[Entry, ...] = tuple(entry for family in _FAMILIES for entry in family.MODELS)
 
 
 def by_name(name: str) -> Entry:

@@ -45,8 +45,8 @@ DENSE = (
     hub("cohere", "CohereForCausalLM", "CohereConfig", _ids, base=_GROUPED),
     hub("stablelm", "StableLmForCausalLM", "StableLmConfig", _ids, base=_GROUPED),
     hub("diffllama", "DiffLlamaForCausalLM", "DiffLlamaConfig", _ids, base=_GROUPED),
-    hub("xlnet", "XLNetLMHeadModel", "XLNetConfig", lambda: {"input_ids": tokens(2, 12)}, d_model=32, n_layer=2,
-        n_head=4, d_inner=48),
+    hub("xlnet", "XLNetLMHeadModel", "XLNetConfig", lambda: {"input_ids": tokens(2, 12)}, base={},
+        vocab_size=96, d_model=32, n_layer=2, n_head=4, d_inner=48),
     hub("ctrl", "CTRLLMHeadModel", "CTRLConfig", _ids, n_embd=32, n_layer=2, n_head=4, dff=48, n_positions=64),
 )  # fmt: skip
 

@@ -16,10 +16,6 @@ def _text() -> dict[str, Any]:
     return {"input_ids": tokens(2, 16), "attention_mask": mask}
 
 
-def _masked_eagerly() -> dict[str, Any]:
-    return {"attn_implementation": "eager"}
-
-
 MODELS = (
     hub("bert", "BertModel", "BertConfig", _text, onnx=True),
     hub("bert-eager", "BertForMaskedLM", "BertConfig", _text, attn_implementation="eager"),
@@ -32,8 +28,9 @@ MODELS = (
     hub("mpnet", "MPNetModel", "MPNetConfig", _text),
     hub("mobilebert", "MobileBertModel", "MobileBertConfig", _text, embedding_size=16, intra_bottleneck_size=16,
         true_hidden_size=16),
-    hub("nystromformer", "NystromformerModel", "NystromformerConfig", _text, num_landmarks=4, segment_means_seq_len=16),
-    hub("funnel", "FunnelModel", "FunnelConfig", _text, block_sizes=[1, 1], d_model=32, n_head=4, d_head=8, d_inner=48),
+    hub("nystromformer", "NystromformerModel", "NystromformerConfig", lambda: {"input_ids": tokens(2, 16)}, num_landmarks=4,
+        segment_means_seq_len=16),
+    hub("funnel", "FunnelModel", "FunnelConfig", _text, base={}, vocab_size=96, block_sizes=[1, 1], d_model=32, n_head=4, d_head=8, d_inner=48),
     hub("longformer", "LongformerModel", "LongformerConfig", _text, attention_window=4),
     hub("big-bird", "BigBirdModel", "BigBirdConfig", _text, attention_type="original_full"),
     hub("fnet", "FNetModel", "FNetConfig", lambda: {"input_ids": tokens(2, 16)}),

@@ -104,7 +104,7 @@ MODELS = (
     Entry("nflows-tanh", "nflows", lambda: _flow("nflows.transforms.Tanh", breaking=20.0)),
     Entry("nflows-log-tanh", "nflows", lambda: _flow("nflows.transforms.LogTanh")),
     Entry("nflows-sigmoid", "nflows", lambda: _flow("nflows.transforms.Sigmoid")),
-    Entry("nflows-cauchy", "nflows", lambda: _flow("nflows.transforms.CauchyCDF")),
+    Entry("nflows-cauchy", "nflows", lambda: _flow("nflows.transforms.nonlinearities.CauchyCDF")),
     Entry("nflows-maf", "nflows",
           lambda: _autoregressive("nflows.transforms.MaskedAffineAutoregressiveTransform")),
     Entry("nflows-spline", "nflows", lambda: _autoregressive(

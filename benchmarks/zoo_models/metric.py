@@ -89,7 +89,7 @@ MODELS = (
     Entry("pml-tuplet-margin", "pytorch-metric-learning", lambda: _metric("TupletMarginLoss")),
     Entry("lightly-barlow-twins", "lightly", lambda: _views("BarlowTwinsLoss")),
     Entry("lightly-dcl", "lightly", _dcl),
-    Entry("lightly-hypersphere", "lightly", lambda: _views("HypersphereLoss")),
+    Entry("lightly-hypersphere", "lightly", lambda: _views("hypersphere_loss.HypersphereLoss")),
     Entry("lightly-msn", "lightly", _msn),
     Entry("lightly-nt-xent", "lightly", lambda: _views("NTXentLoss", temperature=0.1)),
     Entry("lightly-swav-sinkhorn", "lightly", _swav),

@@ -228,15 +228,14 @@ def constant(key: str | float) -> Row:
 
 
 def arange(c: Call) -> Value:
-    """0, 1, …; a start is added, a step other than 1 stays outside the vocabulary."""
+    """start + step·(0, 1, …)."""
     start = c.raw("start") if "start" in c.names else 0
     step = c.raw("step") if "step" in c.names else 1
-    if step != 1 or isinstance(start, bool) or not isinstance(start, int):
-        raise Unreadable("an arange with a step or a symbolic start")
-    end = c.raw("end")
-    if isinstance(end, float) and not end.is_integer():
-        raise Unreadable("an arange that ends between integers")
+    if not all(isinstance(k, (int, float)) and not isinstance(k, bool) for k in (start, step)):
+        raise Unreadable("an arange with a symbolic start or step")
     counted = c.b.make("arange", size=c.out.shape[0], dtype=c.out.dtype)
+    if step != 1:
+        counted = c.b.make("mul", counted, c.promoted(step, c.out.dtype))
     if start == 0:
         return counted
     return c.b.make("add", counted, c.promoted(start, c.out.dtype))

@@ -152,8 +152,8 @@ CASES: dict[str, list[Case]] = {
     "zero.default": [_call(X)],
     "copy.default": [_call(X, ROW), _call(X, INTS[0, 0])],
     "arange.default": [_call(5), _call(4.0)],
-    "arange.start": [_call(0, 5), _call(2, 5)],
-    "arange.start_step": [_call(0, 5, 1)],
+    "arange.start": [_call(0, 5), _call(2, 5), _call(0.5, 4.2)],
+    "arange.start_step": [_call(0, 5, 1), _call(-2.5, 3.0, 1), _call(7, 0, -2), _call(0, 1, 0.25), _call(2.0, 2.0, 1)],
     # reductions and scans
     "sum.default": [_call(X), _call(INTS), _call(MASK), _call(SCALAR), _call(X, dtype=torch.float64)],
     "sum.dim_IntList": [

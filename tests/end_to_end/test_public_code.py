@@ -1,0 +1,177 @@
+"""Code of public packages, reduced to what was once read wrongly, slowly or not at all. The packages are not needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import stabilize
+from stabilize.api import open_host
+from stabilize.passes.linear import Linear
+from stabilize.passes.propose import context, proposals
+from stabilize.passes.ranges import Ranges
+from stabilize.passes.rule import Options
+from stabilize.report import Report
+
+
+class Code(nn.Module):
+    """A function of tensors as a module."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *tensors: Tensor) -> Any:
+        return self.function(*tensors)
+
+
+def optimized(function: Callable[..., Any], *inputs: Tensor) -> tuple[nn.Module, Report]:
+    return stabilize.optimize(Code(function), inputs, return_report=True)
+
+
+# -- windows made of constants ---------------------------------------------------------------------------------------
+
+
+def _window(size: int, sigma: float) -> Callable[[Tensor], Tensor]:
+    """The kernel of structural similarity measures."""
+
+    def blur(x: Tensor) -> Tensor:
+        distance = torch.arange((1 - size) / 2, (1 + size) / 2, step=1)
+        gauss = torch.exp(-torch.pow(distance / sigma, 2) / 2)
+        return (x * (gauss / gauss.sum())).sum(-1)
+
+    return blur
+
+
+@pytest.mark.parametrize(("size", "sigma"), [(11, 1.5), (41, 1.0), (10, 0.5)])
+def test_a_window_of_constants_is_healthy(size: int, sigma: float) -> None:
+    _, report = optimized(_window(size, sigma), torch.randn(3, size))
+    assert report.findings == []
+
+
+def test_a_window_of_a_learned_width_is_found() -> None:
+    """No element lies in its middle: every term underflows when the width shrinks, and 0/0 is left."""
+
+    def narrow(x: Tensor, sigma: Tensor) -> Tensor:
+        gauss = torch.exp(-torch.pow(torch.arange(-4.5, 5.0) / sigma, 2) / 2)
+        return x * (gauss / gauss.sum())
+
+    inputs = torch.ones(10), torch.tensor(0.01)
+    fixed, report = optimized(narrow, *inputs)
+    assert [r.code for r in report.rewrites] == ["STB101"]
+    assert torch.isnan(narrow(*inputs)).all()
+    assert fixed(*inputs).sum() == pytest.approx(1.0)
+
+
+# -- normalised by the sum of everything ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 5), (2, 3, 4)])
+def test_a_softmax_over_everything_is_one(shape: tuple[int, ...]) -> None:
+    """e / e.sum(): exp(x − lse x) would lose about |x| units in the last place."""
+
+    def normalised(x: Tensor) -> Tensor:
+        e = torch.exp(x)
+        return e / e.sum()
+
+    x = 300 * torch.randn(shape)
+    fixed, report = optimized(normalised, x)
+    assert [r.code for r in report.rewrites] == ["STB101"]
+    assert "softmax" in report.rewrites[0].stable
+    expected = torch.softmax(x.double().flatten(), 0).reshape(shape)
+    spread = float(x.max() - x.min())
+    bound = (x.numel() + 2 + 2 * spread) * 2.0**-24  # Blanchard, Higham and Higham 2021
+    torch.testing.assert_close(fixed(x).double(), expected, rtol=bound, atol=torch.finfo(torch.float32).tiny)
+
+
+@pytest.mark.parametrize("axes", [(2, 3), (1, 2, 3), (0, 1)])
+def test_a_softmax_over_neighbouring_axes_is_one(axes: tuple[int, ...]) -> None:
+    def attended(x: Tensor) -> Tensor:
+        e = torch.exp(x)
+        return torch.log(e / e.sum(axes, keepdim=True))
+
+    x = 300 * torch.randn(2, 3, 4, 5)
+    fixed, report = optimized(attended, x)
+    assert [r.code for r in report.rewrites] == ["STB102"]
+    expected = x.double() - torch.logsumexp(x.double(), axes, keepdim=True)
+    torch.testing.assert_close(fixed(x).double(), expected, rtol=1e-6, atol=1e-4)
+
+
+def test_a_softmax_over_axes_apart_is_shifted() -> None:
+    def attended(x: Tensor) -> Tensor:
+        e = torch.exp(x)
+        return e / e.sum((1, 3), keepdim=True)
+
+    x = 300 * torch.randn(2, 3, 4, 5)
+    fixed, _ = optimized(attended, x)
+    torch.testing.assert_close(fixed(x).sum((1, 3)), torch.ones(2, 4))
+
+
+# -- entries picked from tensors of different lengths ---------------------------------------------------------------
+
+
+def _knots(index: Tensor, heights: Tensor, slopes: Tensor) -> Tensor:
+    """What a rational quadratic spline adds up: bins of n heights, slopes at their n + 1 ends, picked by one index."""
+    ends = torch.nn.functional.softplus(slopes)
+    delta = heights / heights.sum(-1, keepdim=True)
+    picked = [t.gather(-1, index).squeeze(-1) for t in (ends, ends[..., 1:], delta)]
+    return picked[0] + picked[1] - 2 * picked[2]
+
+
+def test_picks_from_tensors_of_different_lengths_are_no_pick_from_their_sum() -> None:
+    inputs = torch.randint(10, (6, 1)), torch.rand(6, 10), torch.randn(6, 11)
+    fixed, report = optimized(_knots, *inputs)
+    assert report.findings == []
+    assert torch.equal(fixed(*inputs), _knots(*inputs))
+
+
+@pytest.mark.parametrize("pick", [lambda t: t[:, 1:4], lambda t: t.reshape(-1)[:4]])
+def test_views_of_different_shapes_are_no_view_of_a_sum(pick: Callable[[Tensor], Tensor]) -> None:
+    def mixed(a: Tensor, b: Tensor) -> Tensor:
+        return pick(torch.nn.functional.softplus(a)) + pick(torch.nn.functional.softplus(b)) - 2 * pick(b)
+
+    inputs = torch.randn(2, 6), torch.randn(2, 4)
+    fixed, _ = optimized(mixed, *inputs)
+    torch.testing.assert_close(fixed(*inputs), mixed(*inputs))
+
+
+# -- recurrences that carry a maximum ---------------------------------------------------------------------------------
+
+
+def _receptance(steps: int) -> Callable[..., Tensor]:
+    """The linear attention of RWKV, as its models write it for the CPU: shifted by a running maximum."""
+
+    def attend(decay: Tensor, first: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        top = torch.full_like(key[0], -1e38)
+        numerator, denominator = torch.zeros_like(key[0]), torch.zeros_like(key[0])
+        outputs: list[Tensor] = []
+        for t in range(steps):
+            here = torch.maximum(top, key[t] + first)
+            past, now = torch.exp(top - here), torch.exp(key[t] + first - here)
+            outputs.append((past * numerator + now * value[t]) / (past * denominator + now))
+            here = torch.maximum(top + decay, key[t])
+            past, now = torch.exp(top + decay - here), torch.exp(key[t] - here)
+            numerator, denominator, top = past * numerator + now * value[t], past * denominator + now, here
+        return torch.stack(outputs)
+
+    return attend
+
+
+def test_bounds_of_a_recurrence_are_found_without_trying_the_same_forms_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = 0
+    search = Ranges._search  # pyright: ignore[reportPrivateUsage]
+
+    def counted(self: Ranges, form: Linear, depth: int) -> float:
+        nonlocal tried
+        tried += 1
+        return search(self, form, depth)
+
+    monkeypatch.setattr(Ranges, "_search", counted)
+    inputs = torch.rand(5), torch.rand(5), torch.randn(16, 5), torch.randn(16, 5)
+    view = open_host(Code(_receptance(16)), inputs).view
+    assert proposals(view, context(view, Options()), lambda proposal: pytest.fail(str(proposal))) == {}
+    assert 0 < tried < 10_000  # 140,000 when each bound starts from nothing
