@@ -154,8 +154,9 @@ def versions() -> dict[str, str]:
 
 def progress(record: Record, verbose: bool) -> str:
     """One line on one model; its report when `verbose`."""
-    if "failed" in record:
-        return f"{record['name']}: {record['failed']}"
+    for how in ("failed", "refused"):
+        if how in record:
+            return f"{record['name']}: {how}: {record[how]}"
     parts = [f"{record['name']}{' (ONNX)' if record['onnx'] else ''}: {record['nodes']} nodes"]
     parts += [f"export {record['export_seconds']:.1f} s, optimize {record['optimize_seconds']:.1f} s"]
     parts += [f"{key} {','.join(record[key])}" for key in ("found", "fixed", "unexpected", "missing") if record[key]]

@@ -22,14 +22,18 @@ from stabilize.report import Report
 
 
 def measured(name: str, onnx: bool) -> dict[str, Any]:
-    """Every column of the table for one model, or `{"failed": why}`."""
+    """Every column of the table for one model, or `{"failed": why}`, `{"refused": why}`."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     entry = by_name(name)
     try:
         record = measure_onnx(entry) if onnx else measure(entry)
     except Exception as error:
-        return {"failed": f"{type(error).__name__}: {brief(error)}", "trace": traceback.format_exc()}
+        known = (
+            entry.refused is not None and isinstance(error, stabilize.StabilizeError) and entry.refused in str(error)
+        )
+        how = "refused" if known else "failed"
+        return {how: f"{type(error).__name__}: {brief(error)}", "trace": traceback.format_exc()}
     return {**record, **against(entry, record)}
 
 
@@ -138,7 +142,11 @@ def run(module: nn.Module, inputs: Inputs) -> list[torch.Tensor]:
 
 def same(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Bit for bit, NaN for NaN."""
-    return a.dtype == b.dtype and a.shape == b.shape and bool(torch.equal(a, b) or ((a == b) | (a.isnan() & b.isnan())).all())
+    return (
+        a.dtype == b.dtype
+        and a.shape == b.shape
+        and bool(torch.equal(a, b) or ((a == b) | (a.isnan() & b.isnan())).all())
+    )
 
 
 def errors(case: Case, before: Sequence[torch.Tensor], after: Sequence[torch.Tensor]) -> dict[str, Any]:
@@ -184,7 +192,7 @@ def certificate(module: nn.Module, fixed: nn.Module, inputs: Inputs) -> str:
         return f"none: {error}"
 
 
-# -- ONNX ----------------------------------------------------------------------------------------------------------------
+# -- ONNX ------------------------------------------------------------------------------------------------------------
 
 
 def measure_onnx(entry: Entry) -> dict[str, Any]:

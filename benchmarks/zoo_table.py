@@ -28,8 +28,9 @@ def _rows(records: list[Record]) -> list[str]:
 
 def _cells(record: Record) -> list[str]:
     name = record["name"] + (" (ONNX)" if record["onnx"] else "")
-    if "failed" in record:
-        return [name, *[""] * 3, f"not measured: {record['failed']}", *[""] * 5]
+    for how in ("failed", "refused"):
+        if how in record:
+            return [name, *[""] * 3, f"{how}: {record[how]}", *[""] * 5]
     return [
         name,
         str(record["nodes"]),
@@ -54,7 +55,7 @@ def _change(pair: list[float] | None, form: str) -> str:
 
 def _totals(document: dict[str, Any]) -> list[str]:
     records = document["models"]
-    measured = [r for r in records if "failed" not in r]
+    measured = [r for r in records if "found" in r]
     torch, onnx = ([r for r in measured if r["onnx"] is kind] for kind in (False, True))
     untouched = [r for r in measured if not r["fixed"]]
     packages = {r["package"] for r in measured}
@@ -68,9 +69,11 @@ def _totals(document: dict[str, Any]) -> list[str]:
     hazards = [r["hazard"] for r in measured if r.get("hazard")]
     if hazards:
         lines.append(
-            f"Inputs that break the original: {len(hazards)} models, {sum(before for before, _ in hazards)} elements of "
-            f"values and gradients not finite; afterwards {sum(after for _, after in hazards)}."
+            f"Inputs that break the original: {len(hazards)} models, {sum(before for before, _ in hazards)} elements "
+            f"of values and gradients not finite; afterwards {sum(after for _, after in hazards)}."
         )
-    failed = Counter(r["failed"].split(":")[0] for r in records if "failed" in r)
-    lines += [f"Not measured: {n} ({reason})." for reason, n in failed.items()]
+    refused = Counter("custom gradients" if "gradients" in r["refused"] else "shapes that depend on data"
+                      for r in records if "refused" in r)  # fmt: skip
+    lines += [f"Refused, as expected: {n} ({reason})." for reason, n in refused.items()]
+    lines += [f"Failed: {r['name']}: {r['failed']}." for r in records if "failed" in r]
     return lines

@@ -517,8 +517,10 @@ def _is_shift(atom: Value) -> bool:
 
 def _same_view(a: Value, b: Value) -> bool:
     """Whether one view of a sum of both operands is the sum of both views."""
+    if (a.op, a.attrs, a.operands[1:]) != (b.op, b.attrs, b.operands[1:]):
+        return False
     x, y = a.operands[0], b.operands[0]
-    if (a.op, a.attrs, a.operands[1:], x.type.rank) != (b.op, b.attrs, b.operands[1:], y.type.rank):
+    if x.type.rank != y.type.rank:
         return False
     if a.op in ("gather", "slice"):  # elements that the other does not have may be among those left out
         return all(x.shape[axis] == y.shape[axis] for axis in a.axes)

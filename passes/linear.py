@@ -91,10 +91,10 @@ class Linear:
         return None
 
     def lifted(self) -> Linear:
-        """The same form with numbers (e.sum(), of all axes) in the rank they were computed in, if another atom has it."""
+        """The same form with numbers (e.sum(), of all axes) in the rank they were computed in, if some atom has it."""
         rank = max((a.type.rank for a in self.atoms), default=0)
         lifted = [(e if (e := _element(a)).type.rank <= rank else a, k) for a, k in self.terms]
-        return self if all(a is b for (a, _), b in zip(lifted, self.atoms)) else Linear.collect(lifted, self.constant)
+        return self if tuple(a for a, _ in lifted) == self.atoms else Linear.collect(lifted, self.constant)
 
     def split(self, keep: Iterable[Value]) -> tuple[Linear, Linear]:
         """(the terms over `keep`, everything else with the constant)."""

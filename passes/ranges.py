@@ -342,7 +342,7 @@ def _r_pow(s: Ranges, v: Value, r: list[Range]) -> Range:
 
 def _power(base: float, power: Fraction) -> float:
     try:
-        return base ** float(power)
+        return math.pow(base, float(power))
     except OverflowError:
         return INF
 
@@ -435,7 +435,8 @@ def _quotient(x: float, y: float) -> float:
 
 
 def _r_sigmoid(_: Ranges, v: Value, r: list[Range]) -> Range:
-    return Range(0.0, 1.0, tiny=r[0].lo < FORMATS[v.dtype].exp_underflow)
+    tiny = r[0].lo < FORMATS[v.dtype].exp_underflow
+    return Range(0.5 if r[0].lo >= 0 else 0.0, 0.5 if r[0].hi <= 0 else 1.0, tiny=tiny)
 
 
 def _r_softmax(_: Ranges, v: Value, r: list[Range]) -> Range:
@@ -443,7 +444,7 @@ def _r_softmax(_: Ranges, v: Value, r: list[Range]) -> Range:
 
 
 def _r_tanh(_: Ranges, v: Value, r: list[Range]) -> Range:
-    return Range(-1.0, 1.0, tiny=r[0].tiny)
+    return Range(math.tanh(r[0].lo), math.tanh(r[0].hi), tiny=r[0].tiny)
 
 
 def _r_softplus(_: Ranges, v: Value, r: list[Range]) -> Range:
@@ -655,7 +656,8 @@ def _r_cumsum(_: Ranges, v: Value, r: list[Range]) -> Range:
 
 
 RANGE: dict[str, RangeRule] = {
-    "constant": _r_constant, "arange": _r_arange, "exp": _r_exp, "pow": _r_pow, "sqrt": _r_sqrt, "log": _r_log, "log1p": _r_log1p,
+    "constant": _r_constant, "arange": _r_arange, "exp": _r_exp, "pow": _r_pow, "sqrt": _r_sqrt, "log": _r_log,
+    "log1p": _r_log1p,
     "expm1": _r_expm1, "add": _r_add, "sub": _r_sub, "neg": _r_neg, "mul": _r_mul, "div": _r_div,
     "sigmoid": _r_sigmoid, "softmax": _r_softmax, "tanh": _r_tanh, "softplus": _r_softplus,
     "log_sigmoid": _r_nonpositive, "log_softmax": _r_nonpositive, "abs": _r_abs, "sign": _r_sign, "relu": _r_relu,

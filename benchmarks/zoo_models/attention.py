@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from zoo_models.entry import Case, Entry, Function, load, tokens
+
+from zoo_models.entry import DATA_DEPENDENT, OWN_GRADIENTS, Case, Entry, Function, load, tokens
 
 
 class _First(nn.Module):
@@ -24,7 +25,10 @@ def _decoder(**settings: Any) -> Case:
     import x_transformers as x
 
     layers = {k: settings.pop(k) for k in list(settings) if k.startswith(("attn_", "ff_", "rotary", "alibi", "use_"))}
-    module = x.TransformerWrapper(num_tokens=96, max_seq_len=32, attn_layers=x.Decoder(dim=32, depth=2, heads=4, **layers), **settings)
+    module = x.TransformerWrapper(
+        num_tokens=96, max_seq_len=32, attn_layers=x.Decoder(dim=32, depth=2, heads=4, **layers), **settings
+    )
+    module(tokens(2, 12))  # it keeps the slopes of its position bias from the first call on
     return Case(module, (tokens(2, 12),))
 
 
@@ -46,7 +50,7 @@ def _performer(**settings: Any) -> Case:
 
 def _linear(function: str) -> Case:
     attend = load(f"linear_attention_transformer.linear_attention_transformer.{function}")
-    q, k, v = (torch.randn(1, 2, 12, 8) for _ in range(3))
+    q, k, v = (torch.randn(1, 2, 128, 8) for _ in range(3))
     return Case(Function(attend), (q, k, v), (q, 90 * k, v))
 
 
@@ -80,17 +84,20 @@ MODELS = (
     Entry("slot-attention", "slot-attention",
           lambda: _rows(load("slot_attention.SlotAttention")(num_slots=3, dim=32, iters=2))),
     Entry("mixture-of-experts", "mixture-of-experts",
-          lambda: _rows(_First(load("mixture_of_experts.MoE")(dim=32, num_experts=4, hidden_dim=16)))),
+          lambda: _rows(_First(load("mixture_of_experts.MoE")(dim=32, num_experts=4, hidden_dim=16))),
+          refused=DATA_DEPENDENT),
     Entry("vector-quantize", "vector-quantize-pytorch", lambda: _rows(
-        load("vector_quantize_pytorch.VectorQuantize")(dim=32, codebook_size=16, use_cosine_sim=True))),
+        load("vector_quantize_pytorch.VectorQuantize")(dim=32, codebook_size=16, use_cosine_sim=True)),
+          refused=DATA_DEPENDENT),
     Entry("lookup-free-quantize", "vector-quantize-pytorch", lambda: Case(
         load("vector_quantize_pytorch.LFQ")(codebook_size=16, dim=4, entropy_loss_weight=0.1), (torch.randn(2, 16, 4),),
         (2000 * torch.randn(2, 16, 4),), train=True)),
     Entry("tab-transformer", "tab-transformer-pytorch", lambda: Case(load("tab_transformer_pytorch.TabTransformer")(
-        categories=(5, 4, 3), num_continuous=2, dim=16, depth=1, heads=2), (torch.randint(0, 3, (4, 3)), torch.randn(4, 2)))),
+        categories=(5, 4, 3), num_continuous=2, dim=16, depth=1, heads=2),
+        (torch.randint(0, 3, (4, 3)), torch.randn(4, 2)))),
     Entry("memory-efficient-attention", "memory-efficient-attention-pytorch", lambda: _rows(
-        load("memory_efficient_attention_pytorch.Attention")(dim=32, dim_head=8, heads=2, q_bucket_size=8, k_bucket_size=8,
-                                                             memory_efficient=True))),
-    Entry("entmax-bisect", "entmax", lambda: _entmax("entmax_bisect")),
-    Entry("entmax-sparsemax", "entmax", lambda: _entmax("sparsemax")),
+        load("memory_efficient_attention_pytorch.Attention")(
+            dim=32, dim_head=8, heads=2, q_bucket_size=8, k_bucket_size=8, memory_efficient=True))),
+    Entry("entmax-bisect", "entmax", lambda: _entmax("entmax_bisect"), refused=OWN_GRADIENTS),
+    Entry("entmax-sparsemax", "entmax", lambda: _entmax("sparsemax"), refused=OWN_GRADIENTS),
 )  # fmt: skip

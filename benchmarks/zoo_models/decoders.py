@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from zoo_models.entry import tokens
+from zoo_models.entry import OWN_GRADIENTS, tokens
 from zoo_models.hub import SMALL, hub
 
 
@@ -30,7 +30,7 @@ DENSE = (
     hub("gpt-j", "GPTJForCausalLM", "GPTJConfig", _ids, n_embd=32, n_layer=2, n_head=4, rotary_dim=4),
     hub("gpt-neox", "GPTNeoXForCausalLM", "GPTNeoXConfig", _ids),
     hub("opt", "OPTForCausalLM", "OPTConfig", _ids, ffn_dim=48, word_embed_proj_dim=32),
-    hub("bloom", "BloomForCausalLM", "BloomConfig", _ids, n_head=4, n_layer=2),
+    hub("bloom", "BloomForCausalLM", "BloomConfig", _ids, n_head=4, n_layer=2, refused=OWN_GRADIENTS),
     hub("falcon", "FalconForCausalLM", "FalconConfig", _ids, alibi=True),
     hub("mpt", "MptForCausalLM", "MptConfig", _ids, d_model=32, n_heads=4, n_layers=2, expansion_ratio=2),
     hub("llama", "LlamaForCausalLM", "LlamaConfig", _labelled, base=_GROUPED, onnx=True),
@@ -52,7 +52,7 @@ DENSE = (
 
 EXPERTS = (
     hub("mixtral", "MixtralForCausalLM", "MixtralConfig", _ids, base=_GROUPED, num_local_experts=4,
-        num_experts_per_tok=2, experts_implementation="eager"),
+        num_experts_per_tok=2),
     hub("qwen2-moe", "Qwen2MoeForCausalLM", "Qwen2MoeConfig", _ids, base=_GROUPED, num_experts=4,
         num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16),
     hub("olmoe", "OlmoeForCausalLM", "OlmoeConfig", _ids, base=_GROUPED, num_experts=4, num_experts_per_tok=2),
@@ -77,7 +77,7 @@ RECURRENT = (
     hub("falcon-mamba", "FalconMambaForCausalLM", "FalconMambaConfig", _ids, state_size=4, time_step_rank=4),
     hub("rwkv", "RwkvForCausalLM", "RwkvConfig", _ids, attention_hidden_size=32, context_length=16),
     hub("recurrent-gemma", "RecurrentGemmaForCausalLM", "RecurrentGemmaConfig", _ids, base=_GROUPED, lru_width=32,
-        attention_window_size=8, num_hidden_layers=3),
+        attention_window_size=8, num_hidden_layers=3, refused=OWN_GRADIENTS),
     hub("xlstm", "xLSTMForCausalLM", "xLSTMConfig", _ids, num_heads=4, num_blocks=2, chunk_size=4),
     hub("qwen3-next", "Qwen3NextForCausalLM", "Qwen3NextConfig", _ids, base=_GROUPED, num_experts=4,
         num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16, linear_num_value_heads=4,

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+
 from zoo_models.entry import Case, Entry, Inputs, load
 
 
@@ -19,7 +20,11 @@ def _image() -> dict[str, Any]:
 
 
 def _conditioned() -> dict[str, Any]:
-    return {"sample": torch.randn(1, 4, 16, 16), "timestep": torch.tensor([7]), "encoder_hidden_states": torch.randn(1, 6, 16)}
+    return {
+        "sample": torch.randn(1, 4, 16, 16),
+        "timestep": torch.tensor([7]),
+        "encoder_hidden_states": torch.randn(1, 6, 16),
+    }
 
 
 _BLOCKS = {"block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4}
@@ -47,14 +52,16 @@ def _unet() -> Case:
 
 MODELS = (
     _diffusers("unet-2d", "UNet2DModel", _image, sample_size=16, attention_head_dim=4, onnx=True,
-               down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"), **_BLOCKS),
+               down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+               **_BLOCKS),
     _diffusers("unet-condition", "UNet2DConditionModel", _conditioned, sample_size=16, attention_head_dim=4,
                cross_attention_dim=16, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
                up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), **_BLOCKS),
     _diffusers("autoencoder-kl", "AutoencoderKL", lambda: (torch.randn(1, 3, 16, 16),), latent_channels=4,
                down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, **_BLOCKS),
-    _diffusers("vq-autoencoder", "VQModel", lambda: (torch.randn(1, 3, 16, 16),), latent_channels=3, num_vq_embeddings=16,
-               down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, **_BLOCKS),
+    _diffusers("vq-autoencoder", "VQModel", lambda: (torch.randn(1, 3, 16, 16),), latent_channels=3,
+               num_vq_embeddings=16, down_block_types=("DownEncoderBlock2D",) * 2,
+               up_block_types=("UpDecoderBlock2D",) * 2, **_BLOCKS),
     _diffusers("dit", "DiTTransformer2DModel", lambda: {
         "hidden_states": torch.randn(1, 4, 8, 8), "timestep": torch.tensor([5]), "class_labels": torch.tensor([2])},
         num_attention_heads=2, attention_head_dim=8, in_channels=4, num_layers=2, sample_size=8, num_embeds_ada_norm=10,

@@ -15,6 +15,12 @@ from torch import nn
 Inputs: TypeAlias = "tuple[Any, ...] | Mapping[str, Any]"
 """Positional arguments, or keywords."""
 
+DATA_DEPENDENT = "Could not"
+"""What torch.export says of shapes and branches that depend on data."""
+
+OWN_GRADIENTS = "the autograd function"
+"""What `stabilize` says of gradients that are not autograd's own."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -36,7 +42,7 @@ class Entry:
 
     package: the distribution on PyPI. defects: the codes of the rules that must find something here; each was
     confirmed by reading the package's source. Any other finding is unexpected, and reported as such.
-    refused: the model cannot be captured, and why. onnx: exported and judged in ONNX Runtime as well.
+    refused: part of the message with which the model is refused. onnx: exported and judged in ONNX Runtime as well.
     """
 
     name: str

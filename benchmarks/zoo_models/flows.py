@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+
 from zoo_models.entry import Case, Entry, Function, load
 
 

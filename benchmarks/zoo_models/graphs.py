@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+
 from zoo_models.entry import Case, Entry, Function, Method, load
 
 #: Ten nodes, thirty edges.
@@ -36,7 +37,9 @@ def _layers(layer: str, **settings: Any) -> Case:
 def _gae() -> Case:
     coder = load("torch_geometric.nn.GAE")(nn.Identity())
     edges = _edges(), _edges()
-    return Case(Function(lambda z: coder.recon_loss(z, *edges)), (torch.randn(_NODES, 4),), (20 * torch.randn(_NODES, 4),))
+    return Case(
+        Function(lambda z: coder.recon_loss(z, *edges)), (torch.randn(_NODES, 4),), (20 * torch.randn(_NODES, 4),)
+    )
 
 
 def _vgae() -> Case:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
+
 from zoo_models.entry import Case, Entry, Inputs, load
 
 SMALL = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+
 from zoo_models.entry import Case, Entry, Function, load
 
 
@@ -64,7 +65,9 @@ def _network(path: str, *shape: int, **settings: Any) -> Case:
 
 def _smp(name: str, **settings: Any) -> Case:
     logits, labels = _logits()
-    return Case(load(f"segmentation_models_pytorch.losses.{name}")(**settings), (logits, labels), (300 * logits, labels))
+    return Case(
+        load(f"segmentation_models_pytorch.losses.{name}")(**settings), (logits, labels), (300 * logits, labels)
+    )
 
 
 MODELS = (
@@ -88,7 +91,8 @@ MODELS = (
         "monai.networks.nets.UNETR", 1, 1, 16, 16, 16, in_channels=1, out_channels=2, img_size=16, feature_size=4,
         hidden_size=16, mlp_dim=24, num_heads=2)),
     Entry("monai-unet", "monai", lambda: _network(
-        "monai.networks.nets.UNet", 1, 1, 16, 16, spatial_dims=2, in_channels=1, out_channels=2, channels=(4, 8), strides=(2,))),
+        "monai.networks.nets.UNet", 1, 1, 16, 16, spatial_dims=2, in_channels=1, out_channels=2, channels=(4, 8),
+        strides=(2,))),
     Entry("smp-dice", "segmentation_models_pytorch", lambda: _smp("DiceLoss", mode="multiclass")),
     Entry("smp-focal", "segmentation_models_pytorch", lambda: _smp("FocalLoss", mode="multiclass")),
     Entry("smp-tversky-log", "segmentation_models_pytorch",

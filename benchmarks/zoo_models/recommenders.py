@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+
 from zoo_models.entry import Case, Entry, Method, load
 
 _GENERAL = "recbole.model.general_recommender"
@@ -57,14 +58,20 @@ def _nais() -> Case:
     mask = torch.ones(4, 7)
     mask[:, 5:] = 0
     rest = (torch.randn(4), torch.full((4, 1), 5.0), mask)
-    return Case(module, (torch.randn(4, 7), torch.randn(4, 7), *rest), (torch.randn(4, 7), 100 * torch.randn(4, 7), *rest))
+    return Case(
+        module, (torch.randn(4, 7), torch.randn(4, 7), *rest), (torch.randn(4, 7), 100 * torch.randn(4, 7), *rest)
+    )
 
 
 def _simplex() -> Case:
     module = Method(f"{_GENERAL}.simplex.SimpleX.get_UI_aggregation", aggregator="user_attention", gamma=0.5,
                     W_k=nn.Linear(8, 8), UI_map=nn.Linear(8, 8, bias=False))  # fmt: skip
     length = torch.full((4,), 7.0)
-    return Case(module, (torch.randn(4, 8), torch.randn(4, 7, 8), length), (60 * torch.randn(4, 8), 9 * torch.randn(4, 7, 8), length))
+    return Case(
+        module,
+        (torch.randn(4, 8), torch.randn(4, 7, 8), length),
+        (60 * torch.randn(4, 8), 9 * torch.randn(4, 7, 8), length),
+    )
 
 
 def _mcclk() -> Case:

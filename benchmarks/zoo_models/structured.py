@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+
 from zoo_models.entry import Case, Entry, Function, load
 
 
@@ -103,7 +104,8 @@ MODELS = (
     Entry("pyro-von-mises", "pyro-ppl", lambda: _log_prob("torch.distributions.VonMises", lambda: (
         torch.randn(8), _positive(8)), torch.randn(8))),
     Entry("pyro-overdispersed", "pyro-ppl", lambda: _log_prob(
-        "pyro.distributions.LogNormalNegativeBinomial", lambda: (torch.tensor(3.0), torch.randn(8), _positive(8)), torch.arange(8.0))),
+        "pyro.distributions.LogNormalNegativeBinomial", lambda: (torch.tensor(3.0), torch.randn(8), _positive(8)),
+        torch.arange(8.0))),
     Entry("gpytorch-rbf", "gpytorch", lambda: _kernel("RBFKernel")),
     Entry("gpytorch-matern", "gpytorch", lambda: _kernel("MaternKernel")),
     Entry("gpytorch-inverse-sigmoid", "gpytorch", lambda: _transform("inv_sigmoid", 1e-9)),

@@ -35,6 +35,7 @@ def export(module: nn.Module, call: Call, modes: Modes) -> ExportedProgram:
         path, kind = wrapped[0]
         raise ModelError(f"{path or name} is wrapped in {kind}: optimize the module first, then wrap it. {_CURE}")
     copied, foreign = _bare(module)
+    before = _tensors(copied)
 
     def capture() -> tuple[ExportedProgram, list[str]]:
         for table, key, blank in foreign:
@@ -49,6 +50,12 @@ def export(module: nn.Module, call: Call, modes: Modes) -> ExportedProgram:
         first = str(error).strip().splitlines()
         reason = first[0] if first else type(error).__name__
         raise ModelError(f"torch.export cannot capture {name}: {reason}. {_CURE}") from error
+    replaced = [path for path, tensor in _tensors(copied).items() if before.get(path) is not tensor]
+    if replaced and not foreign:
+        raise ModelError(
+            f"{name} replaces its buffer {replaced[0]} when it is called: torch.export takes that for an input, which "
+            f"its program would overwrite. Call the module once before, if that is when it makes the buffer. {_CURE}"
+        )
     lost += _hooked(module)
     if lost:
         raise ModelError(
@@ -56,6 +63,11 @@ def export(module: nn.Module, call: Call, modes: Modes) -> ExportedProgram:
             f"optimize the modules around it. {_CURE}"
         )
     return exported
+
+
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers by path."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 _CURE = "What torch.export cannot capture, torch.compile does: optimize without example_inputs"

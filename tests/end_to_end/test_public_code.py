@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 import stabilize
 from stabilize.api import open_host
+from stabilize.errors import ModelError
 from stabilize.passes.linear import Linear
 from stabilize.passes.propose import context, proposals
 from stabilize.passes.ranges import Ranges
@@ -137,6 +139,75 @@ def test_views_of_different_shapes_are_no_view_of_a_sum(pick: Callable[[Tensor],
     inputs = torch.randn(2, 6), torch.randn(2, 4)
     fixed, _ = optimized(mixed, *inputs)
     torch.testing.assert_close(fixed(*inputs), mixed(*inputs))
+
+
+# -- what is known of an argument is known of a function of it -----------------------------------------------------
+
+
+def test_one_plus_the_tanh_of_a_square_is_at_least_one() -> None:
+    """A robust loss as kornia writes it: 2t / (1 + t), t = tanh(x² / 4)."""
+
+    def welsch(x: Tensor) -> Tensor:
+        t = torch.tanh(x.pow(2) / 4)
+        return 2 * t / (1 + t)
+
+    _, report = optimized(welsch, torch.randn(9))
+    assert report.findings == []
+
+
+def test_one_plus_the_tanh_of_anything_may_vanish() -> None:
+    def ratio(x: Tensor) -> Tensor:
+        return 2 * torch.tanh(x) / (1 + torch.tanh(x))
+
+    _, report = optimized(ratio, torch.randn(9))
+    assert [f.severity for f in report.findings] == ["error"]
+
+
+# -- modules that cache what they computed ----------------------------------------------------------------------------
+
+
+class Caching(nn.Module):
+    """A position bias that is computed at the first call, as x-transformers keeps it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("bias", None, persistent=False)
+        self.latest: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.bias is None:
+            self.register_buffer("bias", torch.arange(x.shape[-1]) * -0.5, persistent=False)
+        e = torch.exp(x + self.bias)
+        return e / e.sum(-1, keepdim=True)
+
+
+def test_a_module_that_makes_a_buffer_when_called_is_refused_and_left_alone() -> None:
+    """The program that torch.export makes of it writes the bias into x."""
+    module, x = Caching(), torch.randn(3, 5)
+    attributes = dict(module.__dict__)
+    with pytest.raises(ModelError, match=r"Caching replaces its buffer bias .* Call the module once before"):
+        stabilize.optimize(module, (x,))
+    assert module.__dict__ == attributes
+    assert (module.bias, module.latest) == (None, None)
+    module(x)
+    fixed = stabilize.optimize(module, (x,))
+    given = x.clone()
+    torch.testing.assert_close(fixed(x), module(x))
+    assert torch.equal(x, given)
+
+
+def test_a_module_that_keeps_its_latest_result_is_left_without_a_fake_one() -> None:
+    class Keeping(Caching):
+        def forward(self, x: Tensor) -> Tensor:
+            self.latest = torch.exp(x)
+            return self.latest / self.latest.sum(-1, keepdim=True)
+
+    module, x = Keeping(), torch.randn(3, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of the attribute that it sees assigned
+        fixed = stabilize.optimize(module, (x,))
+    assert module.latest is None
+    torch.testing.assert_close(fixed(x), torch.softmax(x, -1))
 
 
 # -- recurrences that carry a maximum ---------------------------------------------------------------------------------
