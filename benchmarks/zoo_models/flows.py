@@ -96,7 +96,7 @@ def _mixture_density() -> Case:
 
 
 MODELS = (
-    Entry("normflows-planar", "normflows", lambda: _flow("normflows.flows.Planar", (4,))),
+    Entry("normflows-planar", "normflows", lambda: _flow("normflows.flows.Planar", (4,)), onnx=True),
     Entry("normflows-planar-saturated", "normflows", _saturated_planar),
     Entry("normflows-radial", "normflows", lambda: _flow("normflows.flows.Radial", (4,))),
     Entry("normflows-two-moons", "normflows", lambda: _log_prob("normflows.distributions.TwoMoons")),
@@ -112,7 +112,7 @@ MODELS = (
         "nflows.transforms.MaskedPiecewiseRationalQuadraticAutoregressiveTransform", tails="linear", num_bins=4)),
     Entry("zuko-maf", "zuko", lambda: _zuko("MAF")),
     Entry("zuko-nsf", "zuko", lambda: _zuko("NSF")),
-    Entry("freia-sigmoid", "FrEIA", lambda: _freia("FrEIA.modules.InvertibleSigmoid", 200.0)),
+    Entry("freia-sigmoid", "FrEIA", lambda: _freia("FrEIA.modules.InvertibleSigmoid", 200.0), onnx=True),
     Entry("freia-all-in-one", "FrEIA", _coupling),
-    Entry("freia-mixture", "FrEIA", _mixture_density),
+    Entry("freia-mixture", "FrEIA", _mixture_density, onnx=True),
 )  # fmt: skip

@@ -57,7 +57,7 @@ def _infomax() -> Case:
     discriminate = load("torch_geometric.nn.DeepGraphInfomax").discriminate
     module.discriminate = lambda z, summary, sigmoid=True: discriminate(module, z, summary, sigmoid)
     rows = torch.randn(_NODES, 4), torch.randn(_NODES, 4), torch.randn(4)
-    return Case(module, rows, tuple(20 * t for t in rows))
+    return Case(module, rows, tuple(2 * t for t in rows))
 
 
 def _node2vec() -> Case:
@@ -97,7 +97,7 @@ MODELS = (
     Entry("pyg-transformer", "torch_geometric", lambda: _layers("TransformerConv")),
     Entry("pyg-sage", "torch_geometric", lambda: _layers("SAGEConv")),
     Entry("pyg-gen", "torch_geometric", lambda: _layers("GENConv")),
-    Entry("pyg-gae", "torch_geometric", _gae),
+    Entry("pyg-gae", "torch_geometric", _gae, onnx=True),
     Entry("pyg-vgae-kl", "torch_geometric", _vgae),
     Entry("pyg-arga", "torch_geometric", _arga),
     Entry("pyg-infomax", "torch_geometric", _infomax),

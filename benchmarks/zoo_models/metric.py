@@ -95,7 +95,7 @@ MODELS = (
     Entry("lightly-nt-xent", "lightly", lambda: _views("NTXentLoss", temperature=0.1)),
     Entry("lightly-swav-sinkhorn", "lightly", _swav),
     Entry("lightly-vicreg", "lightly", lambda: _views("VICRegLoss")),
-    Entry("torchmetrics-log-cosh", "torchmetrics", _log_cosh),
+    Entry("torchmetrics-log-cosh", "torchmetrics", _log_cosh, onnx=True),
     Entry("torchmetrics-kl", "torchmetrics", lambda: _torchmetrics("regression.kl_divergence", *_distributions(6, 5))),
     Entry("torchmetrics-js", "torchmetrics",
           lambda: _torchmetrics("regression.jensen_shannon_divergence", *_distributions(6, 5))),

@@ -35,23 +35,23 @@ def export(module: nn.Module, call: Call, modes: Modes) -> ExportedProgram:
         path, kind = wrapped[0]
         raise ModelError(f"{path or name} is wrapped in {kind}: optimize the module first, then wrap it. {_CURE}")
     copied, foreign = _bare(module)
-    before = _tensors(copied)
 
-    def capture() -> tuple[ExportedProgram, list[str]]:
+    def capture() -> tuple[ExportedProgram, list[str], list[str]]:
         for table, key, blank in foreign:
             table[key] = blank.make()
         args, kwargs, shapes = call.make()
+        before = _tensors(copied)
         with _watched() as found, _inside_another(), silence(), modes.autocasting():
-            return torch.export.export(copied, args, kwargs, dynamic_shapes=shapes), found
+            exported = torch.export.export(copied, args, kwargs, dynamic_shapes=shapes)
+        return exported, found, [path for path, tensor in _tensors(copied).items() if before.get(path) is not tensor]
 
     try:
-        exported, lost = apart(capture)
+        exported, lost, replaced = apart(capture)
     except Exception as error:
         first = str(error).strip().splitlines()
         reason = first[0] if first else type(error).__name__
         raise ModelError(f"torch.export cannot capture {name}: {reason}. {_CURE}") from error
-    replaced = [path for path, tensor in _tensors(copied).items() if before.get(path) is not tensor]
-    if replaced and not foreign:
+    if replaced:
         raise ModelError(
             f"{name} replaces its buffer {replaced[0]} when it is called: torch.export takes that for an input, which "
             f"its program would overwrite. Call the module once before, if that is when it makes the buffer. {_CURE}"
@@ -182,9 +182,9 @@ def _bare(module: nn.Module) -> tuple[nn.Module, list[tuple[dict[str, object], s
                 for k, t in given.items()
                 if t is not None and (_wrapped(t) or not isinstance(t, kind))
             }
-            if blanks:
-                part.__dict__[table] = own = dict(given)
-                foreign.extend((own, name, blank) for name, blank in blanks.items())
+            part.__dict__[table] = own = dict(given)  # a buffer that `forward` registers is the copy's alone
+            foreign.extend((own, name, blank) for name, blank in blanks.items())
+        part.__dict__["_non_persistent_buffers_set"] = set(part._non_persistent_buffers_set)
     return cast(nn.Module, copied), foreign
 
 
