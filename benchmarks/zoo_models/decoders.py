@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from zoo_models.entry import OWN_GRADIENTS, tokens
+from zoo_models.entry import DATA_DEPENDENT, OWN_GRADIENTS, tokens
 from zoo_models.hub import SMALL, hub
 
 
@@ -52,7 +52,7 @@ DENSE = (
 
 EXPERTS = (
     hub("mixtral", "MixtralForCausalLM", "MixtralConfig", _ids, base=_GROUPED, num_local_experts=4,
-        num_experts_per_tok=2),
+        num_experts_per_tok=2, refused=DATA_DEPENDENT),
     hub("qwen2-moe", "Qwen2MoeForCausalLM", "Qwen2MoeConfig", _ids, base=_GROUPED, num_experts=4,
         num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16),
     hub("olmoe", "OlmoeForCausalLM", "OlmoeConfig", _ids, base=_GROUPED, num_experts=4, num_experts_per_tok=2),
@@ -65,9 +65,6 @@ EXPERTS = (
         num_experts_per_tok=2, sliding_window=8),
     hub("phimoe", "PhimoeForCausalLM", "PhimoeConfig", _ids, base=_GROUPED, num_local_experts=4,
         num_experts_per_tok=2),
-    hub("dbrx", "DbrxForCausalLM", "DbrxConfig", _ids, d_model=32, n_heads=4, n_layers=2, max_seq_len=64,
-        attn_config={"kv_n_heads": 2, "rope_theta": 1e4}, ffn_config={"ffn_hidden_size": 16, "moe_num_experts": 4,
-        "moe_top_k": 2}),
 )  # fmt: skip
 
 RECURRENT = (

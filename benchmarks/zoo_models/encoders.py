@@ -29,8 +29,6 @@ MODELS = (
     hub("mpnet", "MPNetModel", "MPNetConfig", _text),
     hub("mobilebert", "MobileBertModel", "MobileBertConfig", _text, embedding_size=16, intra_bottleneck_size=16,
         true_hidden_size=16),
-    hub("nystromformer", "NystromformerModel", "NystromformerConfig", lambda: {"input_ids": tokens(2, 16)},
-        num_landmarks=4, segment_means_seq_len=16),
     hub("funnel", "FunnelModel", "FunnelConfig", _text, base={}, vocab_size=96, block_sizes=[1, 1],
         d_model=32, n_head=4, d_head=8, d_inner=48),
     hub("longformer", "LongformerModel", "LongformerConfig", _text, attention_window=4, refused=DATA_DEPENDENT),

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from zoo_models.entry import Case, Entry, Function, load
+from zoo_models.entry import DATA_DEPENDENT, Case, Entry, Function, load
 
 
 def _pair(size: int = 16, channels: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -45,7 +45,7 @@ def _divergence(name: str) -> Case:
     return Case(Function(compare), (a, b), (300 * a, 300 * b))
 
 
-def _monai(name: str, size: float | None = 300.0, binary: bool = True, **settings: Any) -> Case:
+def _monai(name: str, size: float | None = 300.0, **settings: Any) -> Case:
     logits = torch.randn(2, 3, 8, 8)
     target = torch.nn.functional.one_hot(torch.randint(3, (2, 8, 8)), 3).movedim(-1, 1).float()
     module = load(f"monai.losses.{name}")(**settings)
@@ -71,22 +71,23 @@ def _smp(name: str, **settings: Any) -> Case:
 
 
 MODELS = (
-    Entry("kornia-focal", "kornia", lambda: _kornia("FocalLoss", alpha=0.5, gamma=2.0, reduction="mean")),
+    Entry("kornia-focal", "kornia", lambda: _kornia("FocalLoss", alpha=0.5, gamma=2.0, reduction="mean"), defects=("STB211",)),
     Entry("kornia-binary-focal", "kornia", _kornia_binary),
     Entry("kornia-dice", "kornia", lambda: _kornia("DiceLoss")),
     Entry("kornia-tversky", "kornia", lambda: _kornia("TverskyLoss", alpha=0.5, beta=0.5)),
-    Entry("kornia-js", "kornia", lambda: _divergence("js_div_loss_2d")),
-    Entry("kornia-kl", "kornia", lambda: _divergence("kl_div_loss_2d")),
+    Entry("kornia-js", "kornia", lambda: _divergence("js_div_loss_2d"), defects=("STB103",)),
+    Entry("kornia-kl", "kornia", lambda: _divergence("kl_div_loss_2d"), defects=("STB103",)),
     Entry("kornia-ssim", "kornia", lambda: _of_pair("kornia.losses.SSIMLoss", 5)),
     Entry("kornia-charbonnier", "kornia", lambda: _of_pair("kornia.losses.CharbonnierLoss")),
-    Entry("kornia-welsch", "kornia", lambda: _of_pair("kornia.losses.WelschLoss")),
-    Entry("monai-contrastive", "monai", _contrastive),
-    Entry("monai-dice-ce", "monai", lambda: _monai("DiceCELoss", softmax=True)),
-    Entry("monai-focal", "monai", lambda: _monai("FocalLoss", use_softmax=True)),
+    Entry("kornia-welsch", "kornia", lambda: _of_pair("kornia.losses.WelschLoss"), defects=("STB211",)),
+    Entry("monai-contrastive", "monai", _contrastive, defects=("STB103",)),
+    Entry("monai-dice-ce", "monai", lambda: _monai("DiceCELoss", softmax=True), refused=DATA_DEPENDENT),
+    Entry("monai-focal", "monai", lambda: _monai("FocalLoss", use_softmax=True), defects=("STB211",)),
     Entry("monai-sigmoid-focal", "monai", lambda: _monai("FocalLoss")),
-    Entry("monai-unified-focal", "monai", lambda: _monai("AsymmetricUnifiedFocalLoss", None, num_classes=3)),
+    Entry("monai-unified-focal", "monai", lambda: _monai("AsymmetricUnifiedFocalLoss", None, num_classes=3),
+          refused=DATA_DEPENDENT),
     Entry("monai-ssim", "monai", lambda: _of_pair("monai.losses.SSIMLoss", spatial_dims=2)),
-    Entry("monai-mutual-information", "monai", lambda: _of_pair("monai.losses.GlobalMutualInformationLoss")),
+    Entry("monai-mutual-information", "monai", lambda: _of_pair("monai.losses.GlobalMutualInformationLoss"), defects=("STB101",)),
     Entry("monai-unetr", "monai", lambda: _network(
         "monai.networks.nets.UNETR", 1, 1, 16, 16, 16, in_channels=1, out_channels=2, img_size=16, feature_size=4,
         hidden_size=16, mlp_dim=24, num_heads=2)),
@@ -94,12 +95,12 @@ MODELS = (
         "monai.networks.nets.UNet", 1, 1, 16, 16, spatial_dims=2, in_channels=1, out_channels=2, channels=(4, 8),
         strides=(2,))),
     Entry("smp-dice", "segmentation_models_pytorch", lambda: _smp("DiceLoss", mode="multiclass")),
-    Entry("smp-focal", "segmentation_models_pytorch", lambda: _smp("FocalLoss", mode="multiclass")),
+    Entry("smp-focal", "segmentation_models_pytorch", lambda: _smp("FocalLoss", mode="multiclass"), defects=("STB211",)),
     Entry("smp-tversky-log", "segmentation_models_pytorch",
           lambda: _smp("TverskyLoss", mode="multiclass", log_loss=True)),
     Entry("smp-unet", "segmentation_models_pytorch", lambda: _network(
         "segmentation_models_pytorch.Unet", 1, 3, 32, 32, encoder_name="resnet18", encoder_weights=None)),
-    Entry("piq-ssim", "piq", lambda: _of_pair("piq.SSIMLoss", kernel_size=5, channels=3)),
+    Entry("piq-ssim", "piq", lambda: _of_pair("piq.SSIMLoss", kernel_size=5, channels=3), refused=DATA_DEPENDENT),
     Entry("piq-haar", "piq", lambda: _of_pair("piq.HaarPSILoss", size=32, channels=3)),
     Entry("piq-gmsd", "piq", lambda: _of_pair("piq.GMSDLoss", size=32, channels=3)),
     Entry("piq-vsi", "piq", lambda: _of_pair("piq.VSILoss", size=32, channels=3)),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo_models.entry import Case, Entry, Function, load
+from zoo_models.entry import DATA_DEPENDENT, Case, Entry, Function, load
 
 
 class Labelled(nn.Module):
@@ -70,32 +70,18 @@ def _distributions(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 MODELS = (
-    Entry("pml-arcface", "pytorch-metric-learning", lambda: _classified("ArcFaceLoss")),
-    Entry("pml-circle", "pytorch-metric-learning", lambda: _metric("CircleLoss")),
-    Entry("pml-cosface", "pytorch-metric-learning", lambda: _classified("CosFaceLoss")),
-    Entry("pml-dynamic-soft-margin", "pytorch-metric-learning", lambda: _metric("DynamicSoftMarginLoss")),
-    Entry("pml-fast-ap", "pytorch-metric-learning", lambda: _metric("FastAPLoss")),
-    Entry("pml-histogram", "pytorch-metric-learning", lambda: _metric("HistogramLoss", n_bins=8)),
-    Entry("pml-lifted-structure", "pytorch-metric-learning", lambda: _metric("GeneralizedLiftedStructureLoss")),
-    Entry("pml-manifold", "pytorch-metric-learning", lambda: _metric("ManifoldLoss", l=16, K=4)),
-    Entry("pml-multi-similarity", "pytorch-metric-learning", lambda: _metric("MultiSimilarityLoss")),
-    Entry("pml-n-pairs", "pytorch-metric-learning", lambda: _metric("NPairsLoss")),
-    Entry("pml-nca", "pytorch-metric-learning", lambda: _metric("NCALoss")),
-    Entry("pml-nt-xent", "pytorch-metric-learning", lambda: _metric("NTXentLoss", temperature=0.07)),
-    Entry("pml-pnp", "pytorch-metric-learning", lambda: _metric("PNPLoss")),
-    Entry("pml-proxy-anchor", "pytorch-metric-learning", lambda: _classified("ProxyAnchorLoss")),
-    Entry("pml-smooth-ap", "pytorch-metric-learning", lambda: _metric("SmoothAPLoss")),
-    Entry("pml-soft-triple", "pytorch-metric-learning", lambda: _classified("SoftTripleLoss")),
-    Entry("pml-sup-con", "pytorch-metric-learning", lambda: _metric("SupConLoss")),
-    Entry("pml-tuplet-margin", "pytorch-metric-learning", lambda: _metric("TupletMarginLoss")),
+    Entry("pml-circle", "pytorch-metric-learning", lambda: _metric("CircleLoss"), refused=DATA_DEPENDENT),
+    Entry("pml-multi-similarity", "pytorch-metric-learning", lambda: _metric("MultiSimilarityLoss"), refused=DATA_DEPENDENT),
+    Entry("pml-nt-xent", "pytorch-metric-learning", lambda: _metric("NTXentLoss", temperature=0.07), refused=DATA_DEPENDENT),
+    Entry("pml-proxy-anchor", "pytorch-metric-learning", lambda: _classified("ProxyAnchorLoss"), refused=DATA_DEPENDENT),
     Entry("lightly-barlow-twins", "lightly", lambda: _views("BarlowTwinsLoss")),
-    Entry("lightly-dcl", "lightly", _dcl),
+    Entry("lightly-dcl", "lightly", _dcl, refused=DATA_DEPENDENT),
     Entry("lightly-hypersphere", "lightly", lambda: _views("hypersphere_loss.HypersphereLoss")),
     Entry("lightly-msn", "lightly", _msn),
     Entry("lightly-nt-xent", "lightly", lambda: _views("NTXentLoss", temperature=0.1)),
     Entry("lightly-swav-sinkhorn", "lightly", _swav),
     Entry("lightly-vicreg", "lightly", lambda: _views("VICRegLoss")),
-    Entry("torchmetrics-log-cosh", "torchmetrics", _log_cosh, onnx=True),
+    Entry("torchmetrics-log-cosh", "torchmetrics", _log_cosh, onnx=True, defects=("STB105",)),
     Entry("torchmetrics-kl", "torchmetrics", lambda: _torchmetrics("regression.kl_divergence", *_distributions(6, 5))),
     Entry("torchmetrics-js", "torchmetrics",
           lambda: _torchmetrics("regression.jensen_shannon_divergence", *_distributions(6, 5))),

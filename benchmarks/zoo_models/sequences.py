@@ -30,9 +30,6 @@ def _wave(length: int = 400) -> Callable[[], dict[str, Any]]:
 TEXT = (
     hub("t5", "T5Model", "T5Config", _pair, base={}, vocab_size=96, d_model=32, d_kv=8, d_ff=48, num_layers=2,
         num_heads=4, pad_token_id=0, decoder_start_token_id=0, onnx=True),
-    hub("switch", "SwitchTransformersModel", "SwitchTransformersConfig", _pair, base={}, vocab_size=96, d_model=32,
-        d_kv=8, d_ff=48, num_layers=2, num_heads=4, num_experts=2, expert_capacity=16, pad_token_id=0,
-        decoder_start_token_id=0),
     hub("bart", "BartModel", "BartConfig", _pair, base=_BOTH),
     hub("mbart", "MBartModel", "MBartConfig", _pair, base=_BOTH),
     hub("marian", "MarianModel", "MarianConfig", _pair, base=_BOTH),
