@@ -34,7 +34,10 @@ Record = dict[str, Any]
 
 _MEMORY = 12 * 2**30
 #: Imported once, before the processes are forked.
-_SHARED = ("stabilize.frontends.fx", "stabilize.frontends.onnx", "transformers.modeling_utils", "zoo_measure")
+_SHARED = (
+    "torch._dynamo", "stabilize.api", "stabilize.certification", "stabilize.frontends.fx", "stabilize.frontends.onnx",
+    "transformers.modeling_utils", "zoo_measure",
+)  # fmt: skip
 
 
 def preload() -> None:

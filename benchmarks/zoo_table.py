@@ -72,7 +72,7 @@ def _totals(document: dict[str, Any]) -> list[str]:
             f"Inputs that break the original: {len(hazards)} models, {sum(before for before, _ in hazards)} elements "
             f"of values and gradients not finite; afterwards {sum(after for _, after in hazards)}."
         )
-    refused = Counter("custom gradients" if "gradients" in r["refused"] else "shapes that depend on data"
+    refused = Counter("custom gradients" if "autograd function" in r["refused"] else "shapes that depend on data"
                       for r in records if "refused" in r)  # fmt: skip
     lines += [f"Refused, as expected: {n} ({reason})." for reason, n in refused.items()]
     lines += [f"Failed: {r['name']}: {r['failed']}." for r in records if "failed" in r]

@@ -548,7 +548,7 @@ def _r_cast(_: Ranges, v: Value, r: list[Range]) -> Range:
     known = r[0].hi < INF and r[0].lo > -INF
     big = r[0].big or (known and max(abs(r[0].hi), abs(r[0].lo)) > fmt.max)
     # what the host holds in a narrower format is a number of it; a formula may be beyond it
-    leaf = source.op in ("input", "opaque") and FORMATS[source.dtype].emax < fmt.emax
+    leaf = source.op in ("input", "opaque") and is_float(source.dtype) and FORMATS[source.dtype].emax < fmt.emax
     held = FORMATS[source.dtype].max if leaf else INF
     return Range(max(r[0].lo, -held), min(r[0].hi, held), big, r[0].tiny)
 

@@ -96,10 +96,12 @@ def _mixture_density() -> Case:
 
 
 MODELS = (
-    Entry("normflows-planar", "normflows", lambda: _flow("normflows.flows.Planar", (4,)), onnx=True, defects=("STB105", "STB203")),
+    Entry("normflows-planar", "normflows",
+          lambda: _flow("normflows.flows.Planar", (4,)), onnx=True, defects=("STB105", "STB203")),
     Entry("normflows-planar-saturated", "normflows", _saturated_planar, defects=("STB105", "STB203")),
     Entry("normflows-radial", "normflows", lambda: _flow("normflows.flows.Radial", (4,)), defects=("STB105", "STB210")),
-    Entry("normflows-two-moons", "normflows", lambda: _log_prob("normflows.distributions.TwoMoons"), defects=("STB210",)),
+    Entry("normflows-two-moons", "normflows",
+          lambda: _log_prob("normflows.distributions.TwoMoons"), defects=("STB210",)),
     Entry("normflows-real-nvp", "normflows", _real_nvp, refused=DATA_DEPENDENT),
     Entry("normflows-spline", "normflows", _neural_spline, refused=DATA_DEPENDENT),
     Entry("nflows-tanh", "nflows", lambda: _flow("nflows.transforms.Tanh", breaking=20.0), defects=("STB213",)),
@@ -113,7 +115,8 @@ MODELS = (
         refused=DATA_DEPENDENT),
     Entry("zuko-maf", "zuko", lambda: _zuko("MAF")),
     Entry("zuko-nsf", "zuko", lambda: _zuko("NSF")),
-    Entry("freia-sigmoid", "FrEIA", lambda: _freia("FrEIA.modules.InvertibleSigmoid", 200.0), onnx=True, defects=("STB202", "STB203")),
+    Entry("freia-sigmoid", "FrEIA",
+          lambda: _freia("FrEIA.modules.InvertibleSigmoid", 200.0), onnx=True, defects=("STB202", "STB203")),
     Entry("freia-all-in-one", "FrEIA", _coupling),
     Entry("freia-mixture", "FrEIA", _mixture_density, onnx=True, defects=("STB104",)),
 )  # fmt: skip

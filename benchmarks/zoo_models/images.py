@@ -71,7 +71,8 @@ def _smp(name: str, **settings: Any) -> Case:
 
 
 MODELS = (
-    Entry("kornia-focal", "kornia", lambda: _kornia("FocalLoss", alpha=0.5, gamma=2.0, reduction="mean"), defects=("STB211",)),
+    Entry("kornia-focal", "kornia",
+          lambda: _kornia("FocalLoss", alpha=0.5, gamma=2.0, reduction="mean"), defects=("STB211",)),
     Entry("kornia-binary-focal", "kornia", _kornia_binary),
     Entry("kornia-dice", "kornia", lambda: _kornia("DiceLoss")),
     Entry("kornia-tversky", "kornia", lambda: _kornia("TverskyLoss", alpha=0.5, beta=0.5)),
@@ -87,7 +88,8 @@ MODELS = (
     Entry("monai-unified-focal", "monai", lambda: _monai("AsymmetricUnifiedFocalLoss", None, num_classes=3),
           refused=DATA_DEPENDENT),
     Entry("monai-ssim", "monai", lambda: _of_pair("monai.losses.SSIMLoss", spatial_dims=2)),
-    Entry("monai-mutual-information", "monai", lambda: _of_pair("monai.losses.GlobalMutualInformationLoss"), defects=("STB101",)),
+    Entry("monai-mutual-information", "monai",
+          lambda: _of_pair("monai.losses.GlobalMutualInformationLoss"), defects=("STB101",)),
     Entry("monai-unetr", "monai", lambda: _network(
         "monai.networks.nets.UNETR", 1, 1, 16, 16, 16, in_channels=1, out_channels=2, img_size=16, feature_size=4,
         hidden_size=16, mlp_dim=24, num_heads=2)),
@@ -95,7 +97,8 @@ MODELS = (
         "monai.networks.nets.UNet", 1, 1, 16, 16, spatial_dims=2, in_channels=1, out_channels=2, channels=(4, 8),
         strides=(2,))),
     Entry("smp-dice", "segmentation_models_pytorch", lambda: _smp("DiceLoss", mode="multiclass")),
-    Entry("smp-focal", "segmentation_models_pytorch", lambda: _smp("FocalLoss", mode="multiclass"), defects=("STB211",)),
+    Entry("smp-focal", "segmentation_models_pytorch",
+          lambda: _smp("FocalLoss", mode="multiclass"), defects=("STB211",)),
     Entry("smp-tversky-log", "segmentation_models_pytorch",
           lambda: _smp("TverskyLoss", mode="multiclass", log_loss=True)),
     Entry("smp-unet", "segmentation_models_pytorch", lambda: _network(

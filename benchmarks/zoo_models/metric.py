@@ -71,9 +71,12 @@ def _distributions(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 MODELS = (
     Entry("pml-circle", "pytorch-metric-learning", lambda: _metric("CircleLoss"), refused=DATA_DEPENDENT),
-    Entry("pml-multi-similarity", "pytorch-metric-learning", lambda: _metric("MultiSimilarityLoss"), refused=DATA_DEPENDENT),
-    Entry("pml-nt-xent", "pytorch-metric-learning", lambda: _metric("NTXentLoss", temperature=0.07), refused=DATA_DEPENDENT),
-    Entry("pml-proxy-anchor", "pytorch-metric-learning", lambda: _classified("ProxyAnchorLoss"), refused=DATA_DEPENDENT),
+    Entry("pml-multi-similarity", "pytorch-metric-learning",
+          lambda: _metric("MultiSimilarityLoss"), refused=DATA_DEPENDENT),
+    Entry("pml-nt-xent", "pytorch-metric-learning",
+          lambda: _metric("NTXentLoss", temperature=0.07), refused=DATA_DEPENDENT),
+    Entry("pml-proxy-anchor", "pytorch-metric-learning",
+          lambda: _classified("ProxyAnchorLoss"), refused=DATA_DEPENDENT),
     Entry("lightly-barlow-twins", "lightly", lambda: _views("BarlowTwinsLoss")),
     Entry("lightly-dcl", "lightly", _dcl, refused=DATA_DEPENDENT),
     Entry("lightly-hypersphere", "lightly", lambda: _views("hypersphere_loss.HypersphereLoss")),

@@ -54,7 +54,8 @@ def _own_state(module: nn.Module, memo: dict[int, nn.Module]) -> dict[str, objec
             children = cast("dict[str, nn.Module | None]", value)
             state[name] = {k: None if m is None else share_module(m, memo) for k, m in children.items()}
         else:
-            state[name] = value.copy() if isinstance(value, OrderedDict) else value
+            # torch's own tables; a user's class may hold more than its items
+            state[name] = value.copy() if type(value) is OrderedDict else value
     return state
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -208,6 +209,44 @@ def test_a_module_that_keeps_its_latest_result_is_left_without_a_fake_one() -> N
         fixed = stabilize.optimize(module, (x,))
     assert module.latest is None
     torch.testing.assert_close(fixed(x), torch.softmax(x, -1))
+
+
+def test_positions_that_are_integers_have_bounds_once_they_are_floats() -> None:
+    """Counted from 0, or given: those may be anything."""
+
+    def decayed(x: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
+        counted = torch.exp(-torch.arange(8)[None, 1:5].float())
+        asked = torch.exp(-given.float())
+        return x / counted, x / (asked / asked.sum(-1, keepdim=True))
+
+    _, report = optimized(decayed, torch.randn(2, 4), torch.randint(5, (2, 4)))
+    assert [f.severity for f in report.findings] == ["error"]
+    assert "sum(exp(neg_1), 1)" in str(report.findings[0].naive)
+
+
+class Frozen(OrderedDict[str, float]):
+    """A configuration whose entries are attributes too, as diffusers has it: no copy of it has them."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, value in self.items():
+            setattr(self, name, value)
+
+
+def test_a_configuration_of_a_class_of_its_own_stays_one() -> None:
+    class Configured(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.config = Frozen(temperature=0.5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            e = torch.exp(x / cast(Any, self.config).temperature)
+            return e / e.sum(-1, keepdim=True)
+
+    module, x = Configured(), torch.randn(3, 5)
+    fixed = stabilize.optimize(module, (x,))
+    assert fixed.config is module.config
+    torch.testing.assert_close(fixed(x), torch.softmax(2 * x, -1))
 
 
 # -- recurrences that carry a maximum ---------------------------------------------------------------------------------
