@@ -13,8 +13,7 @@ LOG = {
     "log(softmax(x, axis=0))": "log_softmax(x, axis=0)",
     "sub(x, logsumexp(x, axes=(1,), keepdim=True))": "log_softmax(x, axis=1)",
     "sub(x, logsumexp(x, axes=(0, 1), keepdim=True))": (
-        "t1 = sub(x, detach(max(x, axes=(0, 1), keepdim=True)))\n"
-        "sub(t1, log(sum(exp(t1), axes=(0, 1), keepdim=True)))"
+        "reshape(log_softmax(reshape(x, shape=(20,)), axis=0), shape=(4, 5))"
     ),
     "add(sub(x, logsumexp(x, axes=(1,), keepdim=True)), 2.0)": "add(log_softmax(x, axis=1), 2.0)",
     "add(sub(x, logsumexp(x, axes=(1,), keepdim=True)), -2.0)": "sub(log_softmax(x, axis=1), 2.0)",
@@ -129,8 +128,7 @@ LINEAR = {
     "softmax(x, axis=1)": "softmax(x, axis=1)",
     "div(exp(x), sum(exp(x), axes=(1,), keepdim=True))": "softmax(x, axis=1)",
     "div(exp(x), sum(exp(x), axes=(0, 1), keepdim=True))": (
-        "t1 = exp(sub(x, detach(max(x, axes=(0, 1), keepdim=True))))\n"
-        "div(t1, sum(t1, axes=(0, 1), keepdim=True))"
+        "reshape(softmax(reshape(x, shape=(20,)), axis=0), shape=(4, 5))"
     ),
     "div(exp(add(x, 3.0)), sum(exp(x), axes=(1,), keepdim=True))": "mul(softmax(x, axis=1), 20.085536923187668)",
     "div(exp(div(x, 0.7)), sum(exp(div(x, 0.7)), axes=(1,), keepdim=True))": "softmax(div(x, 0.7), axis=1)",
