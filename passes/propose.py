@@ -154,7 +154,7 @@ def uncovered(view: View, ctx: Context, replaced: Mapping[Value, Value]) -> Iter
 
 
 def _remade(view: View, ctx: Context, replaced: Mapping[Value, Value]) -> list[Value]:
-    """The values that are not the host's own once `replaced` is, up to opaque ones; topological order."""
+    """The values that are computed once `replaced` is, and were not before, up to opaque ones; topological order."""
     host_size = ctx.emitter.host_size
     made: dict[Value, Value] = {}
     around: dict[Value, None] = {}
@@ -177,7 +177,8 @@ def _remade(view: View, ctx: Context, replaced: Mapping[Value, Value]) -> list[V
             if new is not value:
                 made[value] = new
                 around[new] = None
-    return list(around)
+    live = set(cone(made.get(o, o) for o in view.outputs))
+    return [value for value in around if value in live]
 
 
 def _needed(new: Value, host_size: int) -> Iterable[Value]:

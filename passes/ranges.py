@@ -646,6 +646,11 @@ def _r_loss(_: Ranges, v: Value, r: list[Range]) -> Range:
     return Range(big=any(x.big for x in r))
 
 
+def _r_normalised(_: Ranges, v: Value, r: list[Range]) -> Range:
+    """At most √n in size before weight and bias, however large the operand is."""
+    return Range(big=any(x.big for x in r[1:]))
+
+
 def _r_attention(_: Ranges, v: Value, r: list[Range]) -> Range:
     """Each row is a weighted mean of rows of v."""
     return Range(r[2].lo, r[2].hi, r[2].big, r[2].tiny)
@@ -673,5 +678,5 @@ RANGE: dict[str, RangeRule] = {
     "atanh": _increasing(math.atanh, -1.0, 1.0), "log_ndtr": _r_log_ndtr, "erfinv": _r_quantile(0.0),
     "ndtri": _r_quantile(0.5),
     "cross_entropy": _r_loss, "nll_loss": _r_loss, "bce_with_logits": _r_loss, "attention": _r_attention,
-    "layer_norm": _r_loss, "rms_norm": _r_loss,
+    "layer_norm": _r_normalised, "rms_norm": _r_normalised,
 }  # fmt: skip

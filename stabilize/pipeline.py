@@ -184,7 +184,7 @@ class _Judge:
         leaves = ChainMap({}, self._names)
         if new is not None:
             for v in shared_frontier(new, old):
-                if v.op not in ("constant", "detach") and v is not old:
+                if v in self._nodes and v.op not in ("constant", "detach") and v is not old:
                     leaves.setdefault(v, self._where(v)[0])
         return one_line(old, leaves), None if new is None else one_line(new, leaves)
 
