@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from stabilize.frontends.fx_hosts import ExportedHost
+    from stabilize.graph.value import Value
     from stabilize.verify.certificate import Certificate
 
 _M = TypeVar("_M")
@@ -72,8 +73,8 @@ def optimize(
 
     model: `torch.nn.Module`, `torch.fx.GraphModule`, `torch.export.ExportedProgram`, `onnx.ModelProto`,
         `onnx_ir.Model`, `torch.onnx.ONNXProgram`, or the path of a `.onnx` file. It is not modified.
-    example_inputs: for modules: a tensor, a tuple of positional arguments, or a dict of keyword arguments. Without
-        them a module is captured at its first call.
+    example_inputs: for modules: a tensor or array, a tuple of positional arguments, a dict of keyword arguments, or a
+        pair (args, kwargs). Without them a module is captured at its first call. Programs and ONNX models need none.
     form: "softmax" (max-shifted forms), or "collapse-free": besides, every cross-entropy in its log1p form, whose loss
         and gradient do not round to zero when one class leads (the same function over the reals).
     allow: "exact" (equal over the reals) or "approximate" (may drop an epsilon or fill a limit; every use is listed).
@@ -185,12 +186,35 @@ def _is_plain_module(model: object) -> bool:
 
 def _check_names(request: Request, host: Host) -> None:
     """UsageError for a range of something that is no input of the model."""
-    view = host.view
-    inputs = [n for n, v in view.bindings.items() if v.op == "input" and v.attr("name") == n]
-    inputs = [name for name in inputs if name not in view.parameters]
+    inputs = _inputs(host)
     unknown = [name for name in request.ranges if name not in inputs]
     if unknown:
         raise UsageError(f"ranges[{unknown[0]!r}]: no such input; the inputs are {', '.join(inputs) or 'none'}")
+
+
+def _check_example(host: Host, example_inputs: object) -> None:
+    """UsageError for example inputs that are not what an ONNX model takes (which needs none)."""
+    from stabilize.frontends.example import Example
+
+    inputs = _inputs(host)
+    example = Example.of(example_inputs)
+    example.check_names(list(inputs), "the model")
+    for name, tensor in example.by_name(list(inputs), "the model").items():
+        value, dtype = inputs[name], str(tensor.dtype).removeprefix("torch.")
+        wrong = [d for d, size in zip(value.shape, tensor.shape, strict=False) if isinstance(d, int) and d != size]
+        if value.dtype not in ("other", dtype):
+            raise UsageError(f"example input {name!r} is {dtype}, the model takes {value.dtype}")
+        if wrong or len(value.shape) != tensor.dim():
+            wanted = "×".join(map(str, value.shape)) or "no axes"
+            raise UsageError(f"example input {name!r} has the shape {list(tensor.shape)}, the model takes {wanted}")
+
+
+def _inputs(host: Host) -> dict[str, Value]:
+    """The inputs of the model by name, without its parameters."""
+    view = host.view
+    return {
+        n: v for n, v in view.bindings.items() if v.op == "input" and v.attr("name") == n and n not in view.parameters
+    }
 
 
 def open_host(
@@ -200,14 +224,17 @@ def open_host(
     from stabilize.frontends.onnx import is_onnx, open_onnx
 
     if _is_path(model) or is_onnx(model):
-        return open_onnx(cast(Any, model))
+        host = open_onnx(cast(Any, model))
+        if example_inputs is not None:
+            _check_example(host, example_inputs)
+        return host
     import torch
     from torch.export import ExportedProgram
 
     from stabilize.frontends.fx import open_exported, open_graph_module, open_module
 
     if isinstance(model, ExportedProgram):
-        return open_exported(model)
+        return open_exported(model, example_inputs)
     if isinstance(model, torch.fx.GraphModule):
         return open_graph_module(model, example_inputs)
     if isinstance(model, torch.nn.Module):

@@ -29,6 +29,7 @@ from stabilize.verify.models import (
     certify_models,
     model_families,
     module_shadow,
+    scaled,
     view_shadow,
     widened,
 )
@@ -95,7 +96,7 @@ def _families(inputs: Tensors) -> list[tuple[str, Tensors]]:
 
 
 def _small(inputs: Tensors) -> list[torch.Tensor]:
-    return [t / 64 if t.is_floating_point() else t for t in inputs]
+    return [scaled(t, 1 / 64) for t in inputs]
 
 
 def _runs(run: Runner, tensors: Tensors, *, required: bool) -> bool:
@@ -165,6 +166,7 @@ def _example(first: TorchRunner | OnnxRunner, second: TorchRunner | OnnxRunner, 
     """The inputs to compare on; without any, those that a model records or that suit it."""
     if given is not None:
         example = Example.of(given)
+        example.check_numbers()
         if isinstance(first, OnnxRunner):
             example.check_names(first.inputs, first.name)
         else:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast, final
+from typing import cast, final
 
 import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
 from stabilize.errors import ModelError, UsageError
-from stabilize.frontends.fx_inputs import split_inputs
+from stabilize.frontends.fx_inputs import split_inputs, tensor_of
 
 
 @final
@@ -25,8 +25,14 @@ class Example:
     @staticmethod
     def of(example_inputs: object) -> Example:
         """From a tensor or array, a tuple of arguments, a dict of keywords, or a pair (args, kwargs)."""
-        args, kwargs = split_inputs(example_inputs)
-        return Example(*cast("tuple[tuple[object, ...], dict[str, object]]", pytree.tree_map(_tensor, (args, kwargs))))
+        return Example(*split_inputs(example_inputs))
+
+    def check_numbers(self) -> None:
+        """UsageError for tensors that no numbers can be compared with: meta, nested or quantized ones."""
+        for i, tensor in enumerate(self.tensors):
+            kind = "on the meta device" if tensor.is_meta else "nested" if tensor.is_nested else "quantized"
+            if tensor.is_meta or tensor.is_nested or tensor.is_quantized:
+                raise UsageError(f"tensor {i} of the example inputs is {kind}: pass a dense one with data")
 
     @property
     def tensors(self) -> list[torch.Tensor]:
@@ -78,7 +84,7 @@ def output_tensors(result: object, model: str) -> list[torch.Tensor]:
         if isinstance(leaf, (bool, int, float)):
             found.append(torch.tensor(leaf, dtype=torch.float64 if isinstance(leaf, float) else None))
         elif isinstance(leaf, (torch.Tensor, np.ndarray, np.generic)):
-            found.append(_comparable(cast(torch.Tensor, _tensor(cast(object, leaf))), model))
+            found.append(_comparable(cast(torch.Tensor, tensor_of(cast(object, leaf))), model))
         elif leaf is not None and not isinstance(leaf, str):
             kind = f"{type(leaf).__module__}.{type(leaf).__qualname__}"
             raise ModelError(f"{model} returns a {kind}: make it return tensors, or register it as a pytree node")
@@ -95,26 +101,15 @@ def _comparable(tensor: torch.Tensor, model: str) -> torch.Tensor:
         tensor = tensor.to_dense()
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor.resolve_conj())
-    if tensor.is_floating_point() and tensor.itemsize == 1:
+    if str(tensor.dtype).startswith("torch.float8"):
         tensor = tensor.float()
+    elif tensor.itemsize == 1 and tensor.dtype not in (torch.bool, torch.int8):
+        tensor = tensor.view(torch.uint8)  # numbers of fewer than 8 bits have no arithmetic
     return tensor.cpu().resolve_neg().clone()
 
 
 def _is_tensor(x: object) -> bool:
     return isinstance(x, torch.Tensor)
-
-
-def _tensor(x: object) -> object:
-    """Arrays and NumPy numbers as tensors; other things as they are."""
-    if isinstance(x, (np.ndarray, np.generic)):
-        array = np.array(cast(Any, x))
-        if array.dtype.name == "bfloat16":
-            return torch.as_tensor(array.view(np.int16)).view(torch.bfloat16)
-        try:
-            return torch.as_tensor(array)
-        except TypeError as error:
-            raise UsageError(f"an array of type {array.dtype} cannot be compared: pass numbers or bools") from error
-    return x
 
 
 def _need_tensor(x: object, name: str, model: str) -> torch.Tensor:

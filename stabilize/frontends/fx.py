@@ -7,17 +7,26 @@ host.patched([Replacement(old, new)]).model()  # a rewritten model of the same k
 
 from __future__ import annotations
 
+import inspect
+
 from torch import fx, nn
 from torch.export import ExportedProgram
 
-from stabilize.errors import ModelError
+from stabilize.errors import ModelError, UsageError
+from stabilize.frontends.example import Example
 from stabilize.frontends.fx_hosts import ExportedHost, GraphModuleHost
 from stabilize.frontends.fx_inputs import split_inputs
 from stabilize.frontends.fx_module import Compile, Later, ModuleHost, Rewrite, rewritten
+from stabilize.frontends.fx_run import as_exported
 
 
-def open_exported(exported: ExportedProgram) -> ExportedHost:
-    """An exported program; its rewritten form is a valid ExportedProgram."""
+def open_exported(exported: ExportedProgram, example_inputs: object = None) -> ExportedHost:
+    """An exported program; its rewritten form is a valid ExportedProgram.
+
+    example_inputs: not needed; UsageError when they are not what the program takes.
+    """
+    if example_inputs is not None:
+        as_exported(exported, "the program", Example.of(example_inputs))
     return ExportedHost(exported)
 
 
@@ -45,7 +54,21 @@ def open_module(
     if example_inputs is None:
         raise ModelError("capturing a module needs example_inputs")
     args, keywords = split_inputs(example_inputs)
+    _check_call(module, args, keywords)
     return ModuleHost(module, args, keywords, Later(rewrite, compile, dynamic_shapes))
+
+
+def _check_call(module: nn.Module, args: tuple[object, ...], keywords: dict[str, object]) -> None:
+    """UsageError for arguments that `forward` does not have."""
+    try:
+        signature = inspect.signature(module.forward)
+    except ValueError:  # a forward that is not written in Python
+        return
+    try:
+        signature.bind(*args, **keywords)
+    except TypeError as error:
+        forward = f"{type(module).__name__}.forward"
+        raise UsageError(f"example_inputs are no arguments of {forward}{signature}: {error}") from error
 
 
 def open_lazily(

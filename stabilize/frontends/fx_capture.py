@@ -49,8 +49,9 @@ def export(module: nn.Module, call: Call, modes: Modes) -> ExportedProgram:
         exported, lost, replaced = apart(capture)
     except Exception as error:
         first = str(error).strip().splitlines()
-        reason = first[0] if first else type(error).__name__
-        raise ModelError(f"torch.export cannot capture {name}: {reason}. {_CURE}") from error
+        reason = (first[0] if first else type(error).__name__).rstrip(".")
+        cure = "If it runs on these inputs, optimize it without example_inputs, by torch.compile"
+        raise ModelError(f"torch.export cannot capture {name}: {reason}. {cure}") from error
     if replaced:
         raise ModelError(
             f"{name} replaces its buffer {replaced[0]} when it is called: torch.export takes that for an input, which "

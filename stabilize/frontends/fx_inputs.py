@@ -3,30 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.graph import _PyTreeCodeGen  # pyright: ignore[reportPrivateUsage]
 from torch.utils import _pytree as pytree
 
-from stabilize.errors import ModelError
+from stabilize.errors import ModelError, UsageError
 from stabilize.frontends.fx_types import fake_of
 
 NEED_INPUTS = "the graph does not record the shapes of its inputs: pass example_inputs"
 
 
 def split_inputs(example_inputs: object) -> tuple[tuple[object, ...], dict[str, object]]:
-    """(args, kwargs) from a tensor, a tuple or list of arguments, a dict of keywords, or a pair (args, kwargs)."""
+    """(args, kwargs) from a tensor, a tuple or list of arguments, a dict of keywords, or a pair (args, kwargs).
+
+    Arrays are made into tensors. UsageError for one that holds no numbers, and for a keyword that is no string.
+    """
+    args, kwargs = _split(example_inputs)
+    unnamed = [key for key in kwargs if not isinstance(key, str)]
+    if unnamed:
+        raise UsageError(f"example_inputs have the key {unnamed[0]!r}: keys are names of inputs, strings")
+    return cast("tuple[tuple[object, ...], dict[str, object]]", pytree.tree_map(tensor_of, (args, kwargs)))
+
+
+def _split(example_inputs: object) -> tuple[tuple[object, ...], dict[object, object]]:
     if isinstance(example_inputs, Mapping):
-        return (), {str(k): v for k, v in cast("Mapping[object, object]", example_inputs).items()}
+        return (), dict(cast("Mapping[object, object]", example_inputs))
     if isinstance(example_inputs, (tuple, list)):
         items = tuple(cast("Sequence[object]", example_inputs))
         if len(items) == 2 and isinstance(items[0], (tuple, list)) and isinstance(items[1], dict):
-            return tuple(cast("Sequence[object]", items[0])), cast("dict[str, object]", items[1])
+            return tuple(cast("Sequence[object]", items[0])), cast("dict[object, object]", items[1])
         return items, {}
     return (example_inputs,), {}
+
+
+def tensor_of(x: object) -> object:
+    """Arrays and NumPy numbers as tensors; other things as they are."""
+    if isinstance(x, (np.ndarray, np.generic)):
+        array = np.array(cast(Any, x))
+        if array.dtype.name == "bfloat16":
+            return torch.as_tensor(array.view(np.int16)).view(torch.bfloat16)
+        try:
+            return torch.as_tensor(array)
+        except TypeError as error:
+            raise UsageError(f"an array of type {array.dtype} is no tensor: pass numbers or bools") from error
+    return x
 
 
 def is_compiled(module: fx.GraphModule) -> bool:
@@ -45,10 +70,10 @@ def placeholder_inputs(module: fx.GraphModule, example_inputs: object) -> list[o
     if isinstance(module.graph._codegen, _PyTreeCodeGen):  # pyright: ignore[reportPrivateUsage]
         leaves = pytree.tree_leaves((args, kwargs))
         if len(leaves) != len(placeholders):
-            raise ModelError(f"example_inputs hold {len(leaves)} values, the graph takes {len(placeholders)}")
+            raise UsageError(f"example_inputs hold {len(leaves)} values, {_wanted(placeholders)}")
         return leaves
     if len(args) > len(placeholders):
-        raise ModelError(f"example_inputs hold {len(args)} values, the graph takes {len(placeholders)}")
+        raise UsageError(f"example_inputs hold {len(args)} values, {_wanted(placeholders)}")
     result = list(args)
     for node in placeholders[len(args) :]:
         name = str(node.target)
@@ -57,8 +82,15 @@ def placeholder_inputs(module: fx.GraphModule, example_inputs: object) -> list[o
         elif node.args:
             result.append(node.args[0])
         else:
-            raise ModelError(f"example_inputs have no value for input '{name}'")
+            raise UsageError(f"example_inputs have no value for input '{name}': {_wanted(placeholders)}")
+    unknown = [name for name in kwargs if name not in {str(node.target) for node in placeholders}]
+    if unknown:
+        raise UsageError(f"example_inputs have the name {unknown[0]!r}: {_wanted(placeholders)}")
     return result
+
+
+def _wanted(placeholders: Sequence[fx.Node]) -> str:
+    return f"the graph takes {len(placeholders)} ({', '.join(str(node.target) for node in placeholders) or 'none'})"
 
 
 def _recorded(placeholders: Sequence[fx.Node]) -> list[object]:

@@ -30,6 +30,10 @@ class TorchRunner:
         self.name = name
         self._program = model if isinstance(model, ExportedProgram) else None
         self.module: nn.Module = self._unlifted() if isinstance(model, ExportedProgram) else model
+        states = (*self.module.named_parameters(), *self.module.named_buffers())
+        empty = next((state for state, tensor in states if tensor.is_meta), None)
+        if empty is not None:
+            raise ModelError(f"{name} has no numbers in {empty!r}, which is on the meta device: load the weights first")
 
     def _unlifted(self) -> nn.Module:
         # its own checks of input sizes are kept; guards would also refuse the float64 copy
@@ -54,7 +58,7 @@ class TorchRunner:
         by_position: keywords may be those of another model, in the same order.
         """
         if self._program is not None:
-            return self._as_exported(self._program, example, by_position)
+            return as_exported(self._program, self.name, example, by_position=by_position)
         first: TypeError | None = None
         for candidate in (example, example.positional()) if by_position else (example,):
             try:
@@ -64,22 +68,6 @@ class TorchRunner:
             else:
                 return candidate
         raise UsageError(f"the example inputs are no arguments of {self.name}: {first}")
-
-    def _as_exported(self, program: ExportedProgram, example: Example, by_position: bool) -> Example:
-        """The values of `example` in the structure that the program was exported with."""
-        spec = program.call_spec.in_spec
-        leaves, given = pytree.tree_flatten((example.args, example.kwargs))
-        names = [str(name) for name in program.graph_signature.user_inputs]
-        if spec is None or given == spec:
-            return example
-        if len(leaves) != len(names):
-            wanted = f"{len(names)} inputs ({', '.join(names)})"
-            raise UsageError(f"{self.name} takes {wanted}, the example inputs hold {len(leaves)}")
-        if not example.args and set(example.kwargs) == set(names):
-            leaves = [example.kwargs[name] for name in names]
-        elif not by_position:
-            example.check_names(names, self.name)
-        return Example(*pytree.tree_unflatten(leaves, spec))
 
     def run(self, example: Example, module: Callable[..., Any] | None = None) -> list[torch.Tensor]:
         """Its outputs as tensors. Random numbers start anew at each run, and buffers are put back afterwards.
@@ -99,11 +87,31 @@ class TorchRunner:
             return output_tensors(result, self.name)
 
 
+def as_exported(program: ExportedProgram, name: str, example: Example, *, by_position: bool = False) -> Example:
+    """The values of `example` in the structure that `program` was exported with; UsageError when they do not fit.
+
+    name: of the program, for the error. by_position: as in `TorchRunner.accepted`.
+    """
+    spec = program.call_spec.in_spec
+    leaves, given = pytree.tree_flatten((example.args, example.kwargs))
+    names = [str(name) for name in program.graph_signature.user_inputs]
+    if spec is None or given == spec:
+        return example
+    if len(leaves) != len(names):
+        wanted = f"{len(names)} inputs ({', '.join(names)})"
+        raise UsageError(f"{name} takes {wanted}, the example inputs hold {len(leaves)}")
+    if not example.args and set(example.kwargs) == set(names):
+        leaves = [example.kwargs[name] for name in names]
+    elif not by_position:
+        example.check_names(names, name)
+    return Example(*pytree.tree_unflatten(leaves, spec))
+
+
 @contextmanager
 def _buffers_kept(module: nn.Module) -> Generator[None]:
     """Put back what a run does to buffers: running statistics, caches."""
     before = [
-        (owner, name, buffer, buffer.clone())
+        (owner, name, buffer, _plain(buffer).clone())
         for owner in module.modules()
         for name, buffer in owner.named_buffers(recurse=False, remove_duplicate=False)
     ]
@@ -111,6 +119,18 @@ def _buffers_kept(module: nn.Module) -> Generator[None]:
         yield
     finally:
         for owner, name, buffer, contents in before:
-            if buffer.shape != contents.shape or not torch.equal(buffer, contents):
-                buffer.resize_(contents.shape).copy_(contents)
+            if buffer.shape != contents.shape:
+                buffer.resize_(contents.shape)
+            if not torch.equal(_dense(_plain(buffer)), _dense(contents)):
+                _plain(buffer).copy_(contents)
             setattr(owner, name, buffer)
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    """A view that can be copied and compared: torch has no kernels for numbers of fewer than 8 bits."""
+    one_byte = tensor.itemsize == 1 and tensor.layout is torch.strided and not tensor.is_quantized
+    return tensor.view(torch.uint8) if one_byte else tensor
+
+
+def _dense(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.layout is torch.strided else tensor.to_dense()

@@ -22,7 +22,8 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 from torch.nn.utils import stateless
 from torch.utils import _pytree as pytree
 
-from stabilize.errors import ModelError
+from stabilize.errors import ModelError, UsageError
+from stabilize.frontends.fx_capture import silence
 from stabilize.frontends.fx_modes import Modes, Switches
 from stabilize.frontends.fx_program import Computed, Leaf, Program
 from stabilize.frontends.fx_types import Fake, attribute, attribute_path, operator_key, target_of
@@ -84,6 +85,11 @@ def _faked(mode: FakeTensorMode, value: object, name: str, dynamic: bool) -> obj
     """A fake of an input: every size above 1 a symbol of its own, or all sizes as they are."""
 
     def fake(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.is_quantized or tensor.is_nested:
+            kind = "quantized" if tensor.is_quantized else "nested"
+            raise UsageError(
+                f"{name} of the example inputs is a {kind} tensor, which cannot be traced: pass dense ones"
+            )
         sizes = [DimDynamic.DYNAMIC if dynamic else DimDynamic.STATIC] * tensor.dim()
         context = cast(Any, StatelessSymbolicContext)(dynamic_sizes=sizes)
         return mode.from_tensor(tensor, symbolic_context=context, source=ConstantSource(name))
@@ -136,12 +142,13 @@ class _Trace:
                 return _Recorder(self.module, self.log, states, self.modes).run(*inputs, enable_io_processing=False)
 
         try:
-            with self.mode, self.modes.entered():
+            with silence(), self.mode, self.modes.entered():
                 make = proxy_tensor.make_fx(forward, pre_dispatch=True, _allow_non_fake_inputs=True)
                 flat = make(fakes, self.inputs)
         except Exception as error:
             where = f" at node '{self.log.running}'" if self.log.running else ""
-            raise ModelError(f"the graph does not run on the example inputs{where}: {error}") from error
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise ModelError(f"the graph does not run on the example inputs{where}: {reason}") from error
         return Traced(self.program(flat), self.log.fakes, fixed)
 
     def loose(self) -> set[str]:

@@ -78,6 +78,8 @@ class OnnxRunner:
             fixed = [(d, n) for d, n in zip(shape, tensor.shape, strict=False) if isinstance(d, int)]
             if tensor.dtype != dtype:
                 raise UsageError(f"input {name!r} of {self.name} is {dtype}, not {tensor.dtype}")
+            if tensor.layout is not torch.strided:
+                raise UsageError(f"input {name!r} of {self.name} is dense, not {tensor.layout}: pass .to_dense()")
             if shape and (len(shape) != tensor.dim() or any(d != n for d, n in fixed)):
                 wanted = [d or "?" for d in shape]
                 raise UsageError(f"input {name!r} of {self.name} has shape {wanted}, not {list(tensor.shape)}")

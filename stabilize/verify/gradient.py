@@ -3,6 +3,9 @@
 With step h = 2⁻ᵏ and a working precision of several k bits, the truncation error of a central difference is about
 h² and its cancellation costs k bits of a precision that has many more. The two one-sided slopes are compared:
 where they disagree at every step the function has a kink (or a scale below 2⁻ᵏ), and the entry is not judged.
+
+The work is bounded: an entry that only the highest precision settles costs a hundred times the others, and where the
+first of them have used up `_MOST_WORK` there (exponentials of exponentials of exponentials), the rest is not judged.
 """
 
 from __future__ import annotations
@@ -19,13 +22,15 @@ from stabilize.graph.value import Value, cone
 from stabilize.verify.execute import symbol_sizes
 from stabilize.verify.oracle import ORACLE, array_of, interpret, is_tight
 from stabilize.verify.oracle_rules import Context, OracleArray
-from stabilize.verify.reals import UNKNOWN, ZERO, Reals, UndecidedError
+from stabilize.verify.reals import UNKNOWN, ZERO, Reals, Scalar, UndecidedError, is_known
 
 #: (k of the step 2⁻ᵏ, working precision, whether a ball on a decision point may be snapped to it)
 _LADDER: Final = ((100, 512, False), (320, 1536, False), (1300, 10000, True))
 _GOOD_BITS: Final = 60
 _SMALL: Final = 2.0**-250
 _SLOPE_TOLERANCE: Final = 2.0**-30
+#: Elements times bits that one call of `gradient` computes with at one rung: a fraction of a second.
+_MOST_WORK: Final = 2**23
 
 
 def gradient(
@@ -102,17 +107,19 @@ class _Rung:
         self.context = Context(Reals(snap=snap), sizes)
         self.cotangent = array_of(cotangent)
         self.base: dict[int, OracleArray] | None = None
+        self.undecided = False
+        self.work = 0
 
     def slope(self, leaf: Value, index: tuple[int, ...]) -> arb:
         """The partial derivative. UndecidedError asks for more precision, `_KinkError` for a smaller step."""
+        if self.work > _MOST_WORK:
+            raise UndecidedError
         with flint.ctx.workprec(self.bits), np.errstate(all="ignore"):
             return self._slope(leaf, index)
 
     def _slope(self, leaf: Value, index: tuple[int, ...]) -> arb:
         if self.base is None:
-            base = {each.index: array_of(tensor) for each, tensor in self.leaves.items()}
-            interpret([self.root], base, self.context, self.leaves)
-            self.base = base
+            self.base = self._at_base_point()
         h = arb(2) ** -self.k
         after, before = self._difference(leaf, index, h), self._difference(leaf, index, -h)
         slope, right, left = (after - before) / (2 * h), after / h, -before / h
@@ -123,6 +130,19 @@ class _Rung:
             return slope
         raise _KinkError
 
+    def _at_base_point(self) -> dict[int, OracleArray]:
+        """Every value at the base point. UndecidedError, from then on at no cost, where this precision does not bound
+        the result: it bounds no difference of it either."""
+        if self.undecided:
+            raise UndecidedError
+        self.undecided = True
+        base = {each.index: array_of(tensor) for each, tensor in self.leaves.items()}
+        interpret([self.root], base, self.context, self.leaves)
+        if not all(is_known(cast("Scalar", y)) for y in base[self.root.index].flat):
+            raise UndecidedError
+        self.undecided = False
+        return base
+
     def _difference(self, leaf: Value, index: tuple[int, ...], h: arb) -> arb:
         """Σ cotangent·(root(x + h) − root(x)); a kink where it is not finite."""
         assert self.base is not None
@@ -132,6 +152,7 @@ class _Rung:
         for value in self._dependents(leaf):
             operands = [arrays.get(o.index, self.base[o.index]) for o in value.operands]
             arrays[value.index] = ORACLE[value.op](self.context, value, operands)
+            self.work += arrays[value.index].size * self.bits
         total = ZERO
         changed, start = arrays.get(self.root.index), self.base[self.root.index]
         if changed is None:

@@ -205,12 +205,18 @@ def _harm(
 def model_families(inputs: Tensors) -> list[tuple[str, Tensors]]:
     """The given inputs, and their float entries 8 and 64 times as large (beyond the range of exp, for most)."""
 
-    def scaled(factor: float) -> Tensors:
-        return [t * factor if t.is_floating_point() else t for t in inputs]
-
     if not any(t.is_floating_point() for t in inputs):
         return [("given", inputs)]
-    return [("given", inputs), ("8-fold", scaled(8.0)), ("64-fold", scaled(64.0))]
+    return [("given", inputs), *((f"{n}-fold", [scaled(t, n) for t in inputs]) for n in (8, 64))]
+
+
+def scaled(tensor: torch.Tensor, factor: float) -> torch.Tensor:
+    """A multiple, in the format of `tensor`; what is no float, or packs several into a byte, as it is."""
+    if not tensor.is_floating_point() or tensor.dtype == torch.float4_e2m1fn_x2:
+        return tensor
+    if tensor.itemsize == 1:  # these formats have no arithmetic
+        return (tensor.float() * factor).to(tensor.dtype)
+    return tensor * factor
 
 
 # --- shadows -----------------------------------------------------------------------------------------------

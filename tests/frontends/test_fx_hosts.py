@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from stabilize.errors import ModelError
+from stabilize.errors import ModelError, UsageError
 from stabilize.frontends.fx import open_exported, open_graph_module, open_lazily, open_module
 from stabilize.frontends.fx_hosts import ExportedHost
 from stabilize.graph.host import Host
@@ -244,7 +244,7 @@ def test_forms_of_example_inputs(inputs: object) -> None:
 def test_missing_example_inputs_are_named() -> None:
     with pytest.raises(ModelError, match="pass example_inputs"):
         open_graph_module(fx.symbolic_trace(Spelled()))
-    with pytest.raises(ModelError, match="no value for input 'y'"):
+    with pytest.raises(UsageError, match="no value for input 'y'"):
         open_graph_module(fx.symbolic_trace(Spelled()), HOT)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from stabilize.graph.text import parse
 from stabilize.graph.view import View
+from stabilize.verify import gradient as gradients
 from stabilize.verify.execute import execute
 from stabilize.verify.gradient import gradient
 from stabilize.verify.reals import is_known
@@ -105,3 +106,28 @@ def test_chosen_positions_only() -> None:
     leaves = {view.bindings["x"]: torch.zeros(4, dtype=torch.float64)}
     (exact,) = gradient(view.outputs[0], leaves, [view.bindings["x"]], torch.ones(4), positions=[[0, 2]])
     assert [is_known(g) for g in exact] == [True, False, True, False]
+
+
+def test_the_work_at_the_highest_precision_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every entry needs it (x beside 2¹⁵⁸²), the first are judged and the others left unknown."""
+    monkeypatch.setattr(gradients, "_MOST_WORK", 4 * 10000)
+    view = parse("def graph(x: float32[4], y: float32[4]):\n    big = exp(exp(y))\n    return sub(add(big, x), big)")
+    x = view.bindings["x"]
+    leaves = {x: torch.ones(4), view.bindings["y"]: torch.full((4,), 7.0)}
+    (found,) = gradient(view.outputs[0], leaves, [x], torch.ones(4))
+    known = [is_known(g) for g in found.flat]
+    assert 0 < sum(known) < 4
+    monkeypatch.undo()
+    (found,) = gradient(view.outputs[0], leaves, [x], torch.ones(4))
+    assert [float(g) for g in found.flat] == [1.0, 1.0, 1.0, 1.0]
+
+
+def test_a_result_that_no_precision_bounds_is_computed_once_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[object] = []
+    interpret = gradients.interpret
+    monkeypatch.setattr(gradients, "interpret", lambda *args: (runs.append(args), interpret(*args))[1])
+    view = parse("def graph(x: float32[8]):\n    return sub(exp(exp(exp(x))), exp(exp(exp(x))))")
+    x = view.bindings["x"]
+    (found,) = gradient(view.outputs[0], {x: torch.full((8,), 100.0)}, [x], torch.ones(8))
+    assert not any(is_known(g) for g in found.flat)
+    assert len(runs) <= 3
