@@ -248,6 +248,7 @@ def _deserialized(proto: onnx.ModelProto, name: str) -> ir.Model:
 
     from stabilize.frontends.onnx_check import check_order
     from stabilize.frontends.onnx_proto import remember
+    from stabilize.frontends.onnx_sparse import declare_sparse
     from stabilize.frontends.onnx_tensors import check_tensors
     from stabilize.frontends.onnx_types import silenced
 
@@ -260,6 +261,7 @@ def _deserialized(proto: onnx.ModelProto, name: str) -> ir.Model:
             cause = cause.__cause__
         first = str(cause).partition("\n")[0]
         raise ModelError(f"{name}: not a valid ONNX model ({first}): check it with onnx.checker") from error
+    declare_sparse(proto.graph, model.graph, name)
     check_order(model, name)
     check_tensors(model, name)
     remember(proto, model)

@@ -29,11 +29,11 @@ def _functions(model: onnx.ModelProto) -> dict[ir.OperatorIdentifier, onnx.Funct
 def _remember(sources: Iterable[onnx.NodeProto], graph: ir.Graph | ir.Function) -> None:
     for source, node in zip(sources, graph, strict=True):
         node.meta[_ORIGIN] = source
-        for proto, inner in _inner(source.attribute, node):
+        for proto, inner in inner_graphs(source.attribute, node):
             _remember(proto.node, inner)
 
 
-def _inner(attributes: _Attributes, node: ir.Node) -> Iterable[tuple[onnx.GraphProto, ir.Graph]]:
+def inner_graphs(attributes: _Attributes, node: ir.Node) -> Iterable[tuple[onnx.GraphProto, ir.Graph]]:
     """The graphs in the attributes of a node, in both forms."""
     for proto in attributes:
         if proto.type == onnx.AttributeProto.GRAPH and not proto.ref_attr_name and proto.name in node.attributes:
@@ -90,7 +90,7 @@ def _node(node: ir.Node) -> onnx.NodeProto:
         if _trimmed(wanted) != _trimmed(field):
             del field[:]
             field.extend(wanted)
-    for proto, graph in _inner(copy.attribute, node):
+    for proto, graph in inner_graphs(copy.attribute, node):
         _graph(proto, graph)
     return copy
 

@@ -31,7 +31,7 @@ def widened(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _graph(graph: onnx.GraphProto) -> None:
     del graph.value_info[:]
-    for tensor in graph.initializer:
+    for tensor in (*graph.initializer, *(sparse.values for sparse in graph.sparse_initializer)):
         _tensor(tensor)
     for value in (*graph.input, *graph.output):
         if value.type.tensor_type.elem_type in NARROW:
