@@ -17,6 +17,7 @@ from typing import Any, Final, TypeAlias, final
 
 import numpy as np
 import torch
+from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
@@ -257,12 +258,26 @@ def widened() -> Generator[None]:
 
 
 class _Widened(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Every operation in float64: narrower tensors and dtypes among its arguments are widened."""
+    """Every operation in float64: narrower tensors and dtypes among its arguments are widened. So are the operations
+    of branches and loop bodies, which operators of higher order call while this mode is off."""
+
+    supports_higher_order_operators = True
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return func(*tree_map(_widen, args), **tree_map(_widen, kwargs or {}))
+        widen = self._widen_callable if isinstance(func, HigherOrderOperator) else _widen
+        return func(*tree_map(widen, args), **tree_map(widen, kwargs or {}))
+
+    def _widen_callable(self, x: Any) -> Any:
+        if isinstance(x, torch.dtype) or not callable(x):
+            return _widen(x)
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return x(*args, **kwargs)
+
+        return run
 
 
 def _widen(x: Any) -> Any:
