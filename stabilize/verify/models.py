@@ -13,7 +13,7 @@ import copy
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final, TypeAlias, cast, final
 
 import numpy as np
 import torch
@@ -266,7 +266,8 @@ class _Widened(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        widen = self._widen_callable if isinstance(func, HigherOrderOperator) else _widen
+        inside = isinstance(cast(object, func), HigherOrderOperator)
+        widen = self._widen_callable if inside else _widen
         return func(*tree_map(widen, args), **tree_map(widen, kwargs or {}))
 
     def _widen_callable(self, x: Any) -> Any:
