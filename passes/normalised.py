@@ -48,11 +48,13 @@ def units_of(total: Value) -> tuple[Unit, Unit] | None:
 def unit(value: Value, axes: tuple[int, ...]) -> Unit | None:
     """`value` as a vector along `axes` over a number not smaller than its Euclidean length."""
     source = value
-    while source.op in ("cast", "detach") or (source.op == "transpose" and len(axes) == 1):
+    while source.op in ("cast", "detach") or (source.op in ("transpose", "unsqueeze") and len(axes) == 1):
         if source.op == "transpose":
             perm = source.attr("perm")
             assert isinstance(perm, tuple)
             axes = (int(str(perm[axes[0]])),)
+        if source.op == "unsqueeze":
+            axes = (axes[0] - sum(new < axes[0] for new in source.axes),) if axes[0] not in source.axes else ()
         source = source.operands[0]
     for vector, divisor in _quotients(source):
         for part in _at_least(divisor):

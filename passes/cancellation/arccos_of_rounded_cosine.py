@@ -31,6 +31,7 @@ Cauchy–Schwarz inequality; Kahan, How futile are mindless assessments of round
 
 from __future__ import annotations
 
+from stabilize.formats import FORMATS
 from stabilize.graph.value import Value
 from stabilize.passes.cancellation.shapes import widened
 from stabilize.passes.normalised import Unit, units_of
@@ -43,6 +44,8 @@ _KEPT = frozenset(
         "where", "exp", "relu", "floor",
     }
 )  # fmt: skip
+#: Rounding does not take such a number over 1 in any format.
+_WELL_INSIDE = 0.95
 _PASSED_ON = frozenset(
     {
         "neg", "abs", "cast", "detach", "reshape", "unsqueeze", "squeeze", "transpose", "expand", "slice", "gather",
@@ -54,7 +57,8 @@ _PASSED_ON = frozenset(
 def match(ctx: Context, value: Value) -> Proposal | None:
     cosine = value.operands[0]
     bounds = ctx.ranges.of(cosine)
-    if bounds.lo < -1 or bounds.hi > 1 or _is_kept(cosine):
+    reach = max(-bounds.lo, bounds.hi)
+    if reach > 1 or reach < _WELL_INSIDE or _is_kept(cosine):
         return None
     b = ctx.builder
     inside = b.make(value.op, b.apply("minimum", b.apply("maximum", cosine, -1.0), 1.0))
@@ -69,12 +73,18 @@ def _angle(ctx: Context, pair: tuple[Unit, Unit], cosine: Value) -> Value | None
     n, m = (widened(ctx, each.value) for each in pair)
     axes, keepdim = cosine.axes, bool(cosine.attr("keepdim"))
     lost = [_lost(ctx, each, axes, keepdim) for each in pair]
-    roots: list[Value] = []
+    totals: list[Value] = []
     for op in ("sub", "add"):
         gap = b.make(op, n, m)
         total = b.reduce("sum", b.make("mul", gap, gap), axes, keepdim)
         for each in lost:
             total = total if each is None else b.make("add", total, each)
+        totals.append(total)
+    # both are 0 where both lengths overflowed: the cosine is then 0 as well
+    neither = b.apply("eq", b.make("add", *totals), 0.0)
+    roots: list[Value] = []
+    for total in totals:
+        total = b.apply("where", neither, 1.0, total)
         none = b.apply("eq", total, 0.0)
         # the root of 0 has no gradient: that of parallel vectors is taken as 0, a subgradient
         root = b.make("sqrt", b.apply("where", none, 1.0, total))
@@ -88,8 +98,10 @@ def _lost(ctx: Context, each: Unit, axes: tuple[int, ...], keepdim: bool) -> Val
         return None
     b, n = ctx.builder, widened(ctx, each.value)
     size = b.reduce("sum", b.make("mul", n, n), axes, keepdim)
-    short = b.reduce("max", b.make("lt", each.length, each.divisor), axes, keepdim)
-    return b.apply("where", short, b.apply("sub", 1.0, size), 0.0)
+    # a divisor that is the length in another precision is no guard
+    length = b.apply("mul", each.length, 1 + 4 * FORMATS[each.value.dtype].u)
+    short = b.cast(b.make("lt", length, each.divisor), n.dtype)
+    return b.make("mul", b.reduce("max", short, axes, keepdim), b.apply("sub", 1.0, size))
 
 
 def _is_kept(value: Value) -> bool:

@@ -90,8 +90,9 @@ def _root_and_number(ctx: Context, p: Value, a: Value, sign: int, like: Value) -
     over = materialise(b, rest, root.dtype)
     if lo > 0:
         return b.make("div", over, b.make("add", root, subtracted))
-    total = b.make("add", root, b.make("abs", subtracted))
     cancels = b.apply("gt", subtracted, 0.0)
+    # the magnitude; abs has no slope at 0, where the formula has one
+    total = b.make("add", root, b.make("where", cancels, subtracted, b.neg(subtracted)))
     return b.make("where", cancels, b.make("div", over, b.apply("where", cancels, total, 1.0)), total)
 
 

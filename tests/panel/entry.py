@@ -31,6 +31,7 @@ class Spelling:
     exponents: the arguments of the formula's exponentials, when they are not inputs times `gain`.
     slope: a gradient to which errors of gradients are relative, where it exceeds the largest of the tensor.
     exportable: False when ONNX has no operator for it or for its repaired form (cumprod).
+    unrepaired: formats in which the repair is declined, with a finding: the result is not held to the bound there.
     flush: multiples of the smallest normal number below which a result may be 0 in float32 and float64 (σ: its
         own kernels in PyTorch and ONNX Runtime form 1/(1 + e⁻ˣ), where e⁻ˣ overflows before σ underflows), and of
         half the smallest subnormal in 16 bits (x·σ(x), where σ(x) is rounded among subnormals).
@@ -53,6 +54,7 @@ class Spelling:
     exponents: Oracle | None = None
     slope: float = 0.0
     exportable: bool = True
+    unrepaired: tuple[str, ...] = ()
     flush: float = 0.0
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.panel import (
     spellings_binary,
+    spellings_geometry,
     spellings_log,
     spellings_losses,
     spellings_models,
@@ -25,6 +26,7 @@ SPELLINGS: tuple[Spelling, ...] = tuple(
         spellings_scalar,
         spellings_models,
         spellings_norms,
+        spellings_geometry,
     )
     for entry in module.PANEL.entries
 )

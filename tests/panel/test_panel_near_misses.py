@@ -17,11 +17,11 @@ from torch import Tensor, nn
 import stabilize
 from stabilize.formats import FORMATS, Format
 from stabilize.report import Report
-from tests.panel import hosts, near_misses, stable_forms
+from tests.panel import hosts, near_geometry, near_misses, stable_forms
 from tests.panel.inputs import DTYPES, generate
 from tests.panel.near_miss import NearMiss
 
-NEAR_MISSES = [*near_misses.FORMS.entries, *stable_forms.FORMS.entries]
+NEAR_MISSES = [*near_misses.FORMS.entries, *stable_forms.FORMS.entries, *near_geometry.FORMS.entries]
 
 
 Case = tuple[str, tuple[Tensor, ...]]

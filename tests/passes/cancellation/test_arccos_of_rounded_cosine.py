@@ -14,16 +14,20 @@ AFTER = [
         "m2 = div(z, norm(z, axes=(1,), keepdim=True))\n"
         "return acos(sum(mul(n2, m2), axes=(1,), keepdim=False))",
         {},
-        "t1 = div(x, norm(x, axes=(1,), keepdim=True))\n"
-        "t2 = div(z, norm(z, axes=(1,), keepdim=True))\n"
-        "t3 = sub(t1, t2)\n"
-        "t4 = sum(mul(t3, t3), axes=(1,), keepdim=False)\n"
-        "t5 = eq(t4, 0.0)\n"
-        "t6 = add(t1, t2)\n"
-        "t7 = sum(mul(t6, t6), axes=(1,), keepdim=False)\n"
-        "t8 = eq(t7, 0.0)\n"
-        "mul(atan(div(where(t5, 0.0, sqrt(where(t5, 1.0, t4))), where(t8, 0.0, sqrt(where(t8, 1.0, "
-        "t7))))), 2.0)",
+        (
+            "t1 = div(x, norm(x, axes=(1,), keepdim=True))\n"
+            "t2 = div(z, norm(z, axes=(1,), keepdim=True))\n"
+            "t3 = sub(t1, t2)\n"
+            "t4 = sum(mul(t3, t3), axes=(1,), keepdim=False)\n"
+            "t5 = add(t1, t2)\n"
+            "t6 = sum(mul(t5, t5), axes=(1,), keepdim=False)\n"
+            "t7 = eq(add(t4, t6), 0.0)\n"
+            "t8 = where(t7, 1.0, t4)\n"
+            "t9 = eq(t8, 0.0)\n"
+            "t10 = where(t7, 1.0, t6)\n"
+            "t11 = eq(t10, 0.0)\n"
+            "mul(atan(div(where(t9, 0.0, sqrt(where(t9, 1.0, t8))), where(t11, 0.0, sqrt(where(t11, 1.0, t10))))), 2.0)"
+        ),
     ),
     (
         "n2 = div(x, norm(x, axes=(1,), keepdim=True))\n"
@@ -54,24 +58,29 @@ AFTER = [
         "m2 = div(z, add(norm(z, axes=(1,), keepdim=True), 0.001))\n"
         "return acos(sum(mul(n2, m2), axes=(1,), keepdim=False))",
         {},
-        "t1 = norm(x, axes=(1,), keepdim=True)\n"
-        "t2 = maximum(t1, 0.001)\n"
-        "t3 = div(x, t2)\n"
-        "t4 = norm(z, axes=(1,), keepdim=True)\n"
-        "t5 = add(t4, 0.001)\n"
-        "t6 = div(z, t5)\n"
-        "t7 = where(max(lt(t1, t2), axes=(1,), keepdim=False), sub(1.0, sum(mul(t3, t3), axes=(1,), "
-        "keepdim=False)), 0.0)\n"
-        "t8 = where(max(lt(t4, t5), axes=(1,), keepdim=False), sub(1.0, sum(mul(t6, t6), axes=(1,), "
-        "keepdim=False)), 0.0)\n"
-        "t9 = sub(t3, t6)\n"
-        "t10 = add(add(sum(mul(t9, t9), axes=(1,), keepdim=False), t7), t8)\n"
-        "t11 = eq(t10, 0.0)\n"
-        "t12 = add(t3, t6)\n"
-        "t13 = add(add(sum(mul(t12, t12), axes=(1,), keepdim=False), t7), t8)\n"
-        "t14 = eq(t13, 0.0)\n"
-        "mul(atan(div(where(t11, 0.0, sqrt(where(t11, 1.0, t10))), where(t14, 0.0, sqrt(where(t14, 1.0, "
-        "t13))))), 2.0)",
+        (
+            "t1 = norm(x, axes=(1,), keepdim=True)\n"
+            "t2 = maximum(t1, 0.001)\n"
+            "t3 = div(x, t2)\n"
+            "t4 = norm(z, axes=(1,), keepdim=True)\n"
+            "t5 = add(t4, 0.001)\n"
+            "t6 = div(z, t5)\n"
+            "t7 = mul(max(cast(lt(mul(t1, 1.000000238418579), t2), dtype='float32'), axes=(1,), "
+            "keepdim=False), sub(1.0, sum(mul(t3, t3), axes=(1,), keepdim=False)))\n"
+            "t8 = mul(max(cast(lt(mul(t4, 1.000000238418579), t5), dtype='float32'), axes=(1,), "
+            "keepdim=False), sub(1.0, sum(mul(t6, t6), axes=(1,), keepdim=False)))\n"
+            "t9 = sub(t3, t6)\n"
+            "t10 = add(add(sum(mul(t9, t9), axes=(1,), keepdim=False), t7), t8)\n"
+            "t11 = add(t3, t6)\n"
+            "t12 = add(add(sum(mul(t11, t11), axes=(1,), keepdim=False), t7), t8)\n"
+            "t13 = eq(add(t10, t12), 0.0)\n"
+            "t14 = where(t13, 1.0, t10)\n"
+            "t15 = eq(t14, 0.0)\n"
+            "t16 = where(t13, 1.0, t12)\n"
+            "t17 = eq(t16, 0.0)\n"
+            "mul(atan(div(where(t15, 0.0, sqrt(where(t15, 1.0, t14))), where(t17, 0.0, sqrt(where(t17, "
+            "1.0, t16))))), 2.0)"
+        ),
     ),
 ]
 

@@ -26,30 +26,40 @@ AFTER = [
     (
         "sub(sqrt(add(mul(x, x), z)), x)",
         {},
-        "t1 = add(sqrt(add(mul(x, x), z)), abs(x))\nt2 = gt(x, 0.0)\nwhere(t2, div(z, where(t2, t1, 1.0)), t1)",
+        (
+            "t1 = gt(x, 0.0)\n"
+            "t2 = add(sqrt(add(mul(x, x), z)), where(t1, x, neg(x)))\n"
+            "where(t1, div(z, where(t1, t2, 1.0)), t2)"
+        ),
     ),
     (
         "add(sqrt(add(mul(x, x), z)), x)",
         {},
-        "t1 = neg(x)\n"
-        "t2 = add(sqrt(add(mul(x, x), z)), abs(t1))\n"
-        "t3 = gt(t1, 0.0)\n"
-        "where(t3, div(z, where(t3, t2, 1.0)), t2)",
+        (
+            "t1 = neg(x)\n"
+            "t2 = gt(t1, 0.0)\n"
+            "t3 = add(sqrt(add(mul(x, x), z)), where(t2, t1, x))\n"
+            "where(t2, div(z, where(t2, t3, 1.0)), t3)"
+        ),
     ),
     (
         "add(neg(z), sqrt(sub(mul(z, z), mul(mul(4.0, x), w))))",
         {},
-        "t1 = add(sqrt(sub(mul(z, z), mul(mul(4.0, x), w))), abs(z))\n"
-        "t2 = gt(z, 0.0)\n"
-        "where(t2, div(mul(mul(x, w), -4.0), where(t2, t1, 1.0)), t1)",
+        (
+            "t1 = gt(z, 0.0)\n"
+            "t2 = add(sqrt(sub(mul(z, z), mul(mul(4.0, x), w))), where(t1, z, neg(z)))\n"
+            "where(t1, div(mul(mul(x, w), -4.0), where(t1, t2, 1.0)), t2)"
+        ),
     ),
     (
         "sub(neg(z), sqrt(sub(mul(z, z), mul(mul(4.0, x), w))))",
         {},
-        "t1 = neg(z)\n"
-        "t2 = add(sqrt(sub(mul(z, z), mul(mul(4.0, x), w))), abs(t1))\n"
-        "t3 = gt(t1, 0.0)\n"
-        "neg(where(t3, div(mul(mul(x, w), -4.0), where(t3, t2, 1.0)), t2))",
+        (
+            "t1 = neg(z)\n"
+            "t2 = gt(t1, 0.0)\n"
+            "t3 = add(sqrt(sub(mul(z, z), mul(mul(4.0, x), w))), where(t2, t1, z))\n"
+            "neg(where(t2, div(mul(mul(x, w), -4.0), where(t2, t3, 1.0)), t3))"
+        ),
     ),
     ("sub(sqrt(add(mul(x, x), z)), x)", {"x": (0.5, 9.0)}, "div(z, add(sqrt(add(mul(x, x), z)), x))"),
     (
