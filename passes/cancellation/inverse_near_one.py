@@ -34,8 +34,12 @@ NIST DLMF 4.35 and 4.21; Nickel & Kiela, NeurIPS 2017 (the distance of the Poinc
 
 from __future__ import annotations
 
+from fractions import Fraction
+
+from stabilize.formats import FORMATS
 from stabilize.graph.value import Value
-from stabilize.passes.cancellation.shapes import one_plus, widened
+from stabilize.passes.cancellation.shapes import one_plus, square_of, widened
+from stabilize.passes.polynomial import polynomial
 from stabilize.passes.rule import Context, Proposal, Rule
 
 
@@ -51,9 +55,30 @@ def match(ctx: Context, value: Value) -> Proposal | None:
         t = b.neg(t)  # what is subtracted for arccos and artanh, added for arcosh
     if value.op == "atanh":
         return RULE.proposal(value, ctx.emitter.finish(_artanh(ctx, t), value))
-    half = b.make("sqrt", b.apply("mul", t, 0.5))
+    half = (_length(ctx, t) if value.op == "acosh" else None) or b.make("sqrt", b.apply("mul", t, 0.5))
     angle = b.make("asinh" if value.op == "acosh" else "asin", half)
     return RULE.proposal(value, ctx.emitter.finish(b.apply("mul", angle, 2.0), value))
+
+
+def _length(ctx: Context, t: Value) -> Value | None:
+    """√(t/2) for t = k·‖v‖²/d, as a length: ‖v‖² underflows long before ‖v‖."""
+    if t.op != "div":
+        return None
+    terms = polynomial(t.operands[0]).terms
+    ((monomial, k),) = terms.items() if len(terms) == 1 else (((), Fraction(0)),)
+    if len(monomial) != 1 or monomial[0].op != "sum" or k <= 0:
+        return None
+    (total,) = monomial
+    vector = square_of(total.operands[0])
+    if vector is None:
+        return None
+    b, v = ctx.builder, widened(ctx, vector)
+    fmt = FORMATS[v.dtype]
+    largest = b.make("detach", b.reduce("max", b.make("abs", v), total.axes))
+    scale = b.apply("minimum", b.apply("maximum", largest, fmt.min_normal), fmt.max)
+    length = b.make("mul", b.reduce("norm", b.make("div", v, scale), total.axes), scale)
+    length = length if total.attr("keepdim") else b.squeeze(length, total.axes)
+    return b.make("mul", length, b.make("sqrt", b.apply("div", float(k / 2), widened(ctx, t.operands[1]))))
 
 
 def _artanh(ctx: Context, t: Value) -> Value:

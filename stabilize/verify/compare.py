@@ -65,9 +65,9 @@ def errors_of(computed: torch.Tensor, exact: AnyArray) -> Errors:
     name = str(computed.dtype).removeprefix("torch.")
     truth = list(cast("Any", exact).flat)
     if name not in FORMATS:
-        pairs = zip(computed.flatten().tolist(), truth, strict=True)
+        both = zip(computed.flatten().numpy(), truth, strict=True)
         known = np.array([not isinstance(t, arb) for t in truth], dtype=bool)  # what no precision decided is a ball
-        same = np.array([not k or int(c) == int(t) for (c, t), k in zip(pairs, known, strict=True)], dtype=bool)
+        same = np.array([not k or int(c) == int(t) for (c, t), k in zip(both, known, strict=True)], dtype=bool)
         wrong = np.where(same, 0.0, math.inf).reshape(shape)
         return Errors(wrong, wrong, known.reshape(shape))
     fmt = FORMATS[name]

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.panel.inputs import labels, logits, positive, target, values, weights
+from tests.panel.inputs import data, labels, logits, positive, target, values, weights
 from tests.panel.near_miss import NearMisses
 
 FORMS = NearMisses()
@@ -98,6 +98,16 @@ def plain_dot(a: Tensor, b: Tensor) -> Tensor:
 )
 def plain_cosine(a: Tensor, b: Tensor) -> Tensor:
     return (F.normalize(a, dim=-1) * F.normalize(b, dim=-1)).sum(-1)
+
+
+@near("preserved", (data(4, 6), data(4, 6)), "cosines by a matrix product", families=("benign", "hundreds"))
+def pairwise_angles(u: Tensor, v: Tensor) -> Tensor:
+    return torch.acos(F.normalize(u, dim=-1) @ F.normalize(v, dim=-1).T)
+
+
+@near("preserved", (data(4, 6), data(4, 6)), "cosines by einsum", families=("benign", "hundreds"))
+def angles_by_einsum(u: Tensor, v: Tensor) -> Tensor:
+    return torch.einsum("bd,bd->b", F.normalize(u, dim=1), F.normalize(v, dim=1)).acos()
 
 
 @near("clean", (weights(5, 5),), "arcosh far from 1", families=("benign",))
