@@ -212,9 +212,9 @@ def _single_threaded() -> Generator[None]:
 
 
 def _elements(problem: Problem) -> int:
-    """Elements of the largest value."""
+    """Elements of the largest value, axes of size 0 counted as 1: the strides of such a tensor are those."""
     shapes = [v.shape for v in cone([problem.old, problem.new])]
-    return max(math.prod(d for d in s if isinstance(d, int)) for s in shapes)
+    return max(math.prod(max(d, 1) for d in s if isinstance(d, int)) for s in shapes)
 
 
 @final

@@ -9,7 +9,9 @@ import torch
 
 from stabilize.formats import FORMATS
 from stabilize.graph.build import Builder
+from stabilize.graph.text import parse
 from stabilize.graph.value import TensorType
+from stabilize.verify import certificate as certificates
 from stabilize.verify.certificate import Certificate, certify_rewrite
 from tests.verify.rewrites import rewrite
 
@@ -239,3 +241,10 @@ def test_torch_threads_are_left_as_they_were() -> None:
     before = torch.get_num_threads()
     certify_rewrite(*rewrite(*SOUND["softplus"]))
     assert torch.get_num_threads() == before
+
+
+def test_shapes_beyond_any_memory_are_declined_even_when_they_hold_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificates, "shrink", lambda *_: None)  # as for operations that fix their sizes
+    view = parse(f"def graph(x: float32[0, {2**61}, 8]):\n    return add(x, x), mul(x, 2.0)")
+    certificate = certify_rewrite(*view.outputs)
+    assert certificate.reason == "its shapes can be neither made small nor evaluated as they are"
