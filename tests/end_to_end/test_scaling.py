@@ -35,12 +35,12 @@ def graph(host: str, nodes: int) -> tuple[int, torch.export.ExportedProgram | on
     return len(exported.graph.nodes), exported
 
 
-@pytest.mark.parametrize("certify", [False, True])
 @pytest.mark.parametrize("host", ["fx", "onnx"])
-def test_a_node_costs_the_same_in_a_large_graph(host: str, certify: bool) -> None:
+def test_a_node_costs_the_same_in_a_large_graph(host: str) -> None:
     cost: dict[int, int] = {}
-    for nodes in (100, 300, 600, 1200):  # the first one pays for what is loaded once
+    for nodes in (100, 600, 1200, 2400):  # the first one pays for what is loaded once
         count, model = graph(host, nodes)
-        cost[count] = calls(partial(stabilize.optimize, model, certify=certify))
+        cost[count] = calls(partial(stabilize.optimize, model))
     (a, calls_a), (b, calls_b), (c, calls_c) = list(cost.items())[1:]
-    assert (calls_c - calls_b) / (c - b) <= 1.02 * (calls_b - calls_a) / (b - a)
+    # short sums (a residual stream's first blocks) are read further than long ones: hence not 1.00
+    assert (calls_c - calls_b) / (c - b) <= 1.04 * (calls_b - calls_a) / (b - a)

@@ -147,6 +147,8 @@ def test_other_formats(op: str, dtype: str) -> None:
     make, spec = PROGRAMS[op]
     if op in ("cast", "constant"):
         pytest.skip("these programs are of float32")
+    if (op, dtype) == ("erf", "float64"):
+        pytest.skip("neither ONNX Runtime nor the reference evaluator computes Erf in float64")
     types = typed(spec, dtype)
     data = feeds(types)
     model = program(make, types, 18)
