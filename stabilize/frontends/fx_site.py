@@ -220,7 +220,13 @@ class Place:
             return host.fakes[argument] if isinstance(argument, fx.Node) else argument
 
         modes = Modes(grad=False, autocast=host.modes(self.position).autocast)
-        ran = run(target, pytree.tree_map(fake, args), pytree.tree_map(fake, kwargs), modes, host.mode)
+        try:
+            ran = run(target, pytree.tree_map(fake, args), pytree.tree_map(fake, kwargs), modes, host.mode)
+        except (RuntimeError, AssertionError, ValueError, TypeError, LookupError) as error:  # whatever torch raises
+            first = str(error).partition("\n")[0]
+            raise ModelError(
+                f"the sizes recorded at '{self.anchor.name}' contradict each other ({first}): export the model again"
+            ) from error
         if ran.casts is None or ran.narrows:
             raise ModelError(
                 f"autocast, which is on before '{self.anchor.name}', would compute {target} in less precision"

@@ -200,9 +200,12 @@ class OnnxHost:
 
 
 def opset_of(graph: ir.Graph) -> int:
-    """The version of the default domain; without one, the oldest that is read, of which nothing can be there."""
+    """The version of the default domain; without one, the oldest that is read, of which nothing can be there.
+
+    Files hold 64 bits of it, and onnx takes 32.
+    """
     imports = graph.opset_imports
-    return imports.get("", imports.get("ai.onnx", OLDEST_OPSET))
+    return min(imports.get("", imports.get("ai.onnx", OLDEST_OPSET)), 2**31 - 1)
 
 
 def open_onnx(model: OnnxModel) -> OnnxHost:

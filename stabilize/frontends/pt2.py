@@ -83,10 +83,16 @@ def read(path: str | Path) -> ExportedProgram:
 
 
 def write(program: ExportedProgram, file: BinaryIO) -> None:
-    """Serialize `program` into an open binary file."""
+    """Serialize `program` into an open binary file; ModelError when torch.export.save cannot."""
     import torch
 
-    torch.export.save(program, cast("io.BytesIO", file))
+    try:
+        with _quiet():
+            torch.export.save(program, cast("io.BytesIO", file))
+    except OSError:
+        raise  # of the file, which the caller names
+    except Exception as error:  # a program that torch.export.load let through need not be one that save takes
+        raise ModelError(f"the program cannot be saved: {_first_line(error)}: export the model again") from error
 
 
 def _inspect(path: Path) -> None:

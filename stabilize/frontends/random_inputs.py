@@ -14,8 +14,9 @@ _MOST_ELEMENTS = 1 << 24
 
 
 def check_size(shape: Sequence[int], name: str, model: str) -> None:
-    """UsageError for an input too large to be drawn, or of no size at all."""
-    if len(shape) > 64 or any(n < 0 for n in shape) or math.prod(shape) > _MOST_ELEMENTS:
+    """UsageError for an input too large to be drawn, or of no size at all. An axis of size 0 makes no other smaller:
+    the strides of the tensor are those of the rest."""
+    if len(shape) > 64 or any(n < 0 for n in shape) or math.prod(max(n, 1) for n in shape) > _MOST_ELEMENTS:
         told = "×".join(map(str, shape[:8]))
         raise UsageError(f"input {name!r} of {model} has the shape {told}, too large to draw: pass example inputs")
 

@@ -218,3 +218,10 @@ def test_inputs_too_large_to_draw_are_named(shape: list[int]) -> None:
         value.type.tensor_type.ClearField("shape")
     with pytest.raises(stabilize.errors.StabilizeError, match=r"input 'x' of .* pass example inputs|cannot load"):
         stabilize.certify(proto, proto)
+
+
+def test_an_opset_beyond_any_is_passed_through(tmp_path: Path) -> None:
+    proto = model("g (float[3] x) => (float[3] y) { e = Exp(x) y = Mul(e, x) }")
+    proto.opset_import[0].version = 2**40
+    onnx.save(proto, str(tmp_path / "m.onnx"))
+    assert stabilize.optimize(str(tmp_path / "m.onnx")).opset_import[0].version == 2**40
