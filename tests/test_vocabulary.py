@@ -66,7 +66,7 @@ GAPS: dict[str, dict[str, str]] = {
         **_each("fused", "attention", "bce_with_logits", "cross_entropy", "nll_loss", "layer_norm", "rms_norm"),
     },
     "interval": {
-        **_each("leaf", "input", "opaque", "arange"),
+        **_each("leaf", "input", "opaque"),
         **_each("boolean", *_BOOLEAN),
         **_each("integer", "argmax", "topk_indices"),
     },
