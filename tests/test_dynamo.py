@@ -292,9 +292,7 @@ def test_what_export_cannot_capture_is_captured_by_dynamo(kind: type[nn.Module])
 
 @pytest.mark.parametrize("kind", [Branching, Custom])
 def test_export_now_says_the_cure(kind: type[nn.Module]) -> None:
-    with pytest.raises(
-        stabilize.ModelError, match="optimize (it )?without example_inputs"
-    ):
+    with pytest.raises(stabilize.ModelError, match=r"optimize (it )?without example_inputs"):
         stabilize.optimize(kind(), (X,))
 
 
