@@ -61,7 +61,7 @@ class Split:
 
 
 #: Forms looked at for one sink. Models need about 25; what needs more has no fused form.
-_MOST_SPLITS = 100
+_MOST_SPLITS = 60
 
 
 @final

@@ -106,10 +106,8 @@ class Linear:
 
 def _element(atom: Value) -> Value:
     """What an atom of one element is a view of: m and squeeze(m) are the same number to every form."""
-    if any(d != 1 for d in atom.shape):
-        return atom
-    while atom.op in ("squeeze", "unsqueeze"):
-        atom = atom.operands[0]
+    if atom.op in ("squeeze", "unsqueeze") and all(d == 1 for d in atom.shape):
+        return _element(atom.operands[0])
     return atom
 
 

@@ -37,7 +37,10 @@ class TorchRunner:
 
     def _unlifted(self) -> nn.Module:
         # its own checks of input sizes are kept; guards would also refuse the float64 copy
-        return cast(ExportedProgram, self._program).module(check_guards=False)
+        try:
+            return cast(ExportedProgram, self._program).module(check_guards=False)
+        except Exception as error:  # a damaged program fails anywhere in there
+            raise ModelError(f"{self.name} is no program that PyTorch can run: {brief(error)}") from error
 
     def recorded(self) -> Example | None:
         """Inputs that the model itself remembers, if it does."""

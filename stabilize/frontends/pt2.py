@@ -16,7 +16,6 @@ tensors and numbers from tensors, numbers and settings. An archive with other pa
 
 from __future__ import annotations
 
-import ast
 import io
 import json
 import logging
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from stabilize.errors import ModelError
+from stabilize.frontends.pt2_sizes import is_arithmetic
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -59,12 +59,6 @@ _SETTINGS = frozenset({
 })  # fmt: skip
 #: Operators that believe the indices or offsets they are given, and read and write outside their tensors.
 _UNCHECKED = re.compile(r"_sparse_\w+_unsafe|_nested_view_from_buffer\w*")
-#: Functions in the text of sizes and guards: constructors of sympy and of torch's own size arithmetic.
-_FUNCTION = re.compile(r"[A-Z]\w*")
-#: Strings in that text: names of symbols and arguments, digits of numbers.
-_STRING = re.compile(r"[\w.+-]*")
-#: Methods in the text of guards.
-_METHODS = ("size", "stride", "storage_offset")
 
 
 def read(path: str | Path) -> ExportedProgram:
@@ -183,7 +177,7 @@ def _graph_danger(graph: object) -> str | None:
     for item in _objects(graph):
         texts = [item.get("expr_str"), *_strings(item.get("guards_code"))]
         for text in texts:
-            if isinstance(text, str) and not _is_arithmetic(text):
+            if isinstance(text, str) and not is_arithmetic(text):
                 return f"{text!r} is not plain arithmetic on sizes"
         for target in (item.get("target"), item.get("as_operator")):
             reason = _call_danger(target) if isinstance(target, str) else None
@@ -240,36 +234,6 @@ def _keywords(spec: str) -> list[str]:
 
 def _strings(items: object) -> list[str]:
     return [item for item in cast("list[object]", items) if isinstance(item, str)] if isinstance(items, list) else []
-
-
-def _is_arithmetic(text: str) -> bool:
-    """Whether `text` is made of size constructors, symbols, numbers and sizes of named arguments only."""
-    try:
-        tree = ast.parse(text, mode="eval")
-    except (SyntaxError, ValueError, RecursionError):
-        return False
-    calls = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    return all(_is_plain(node, id(node) in calls) for node in ast.walk(tree))
-
-
-def _is_plain(node: ast.AST, called: bool) -> bool:
-    match node:
-        case ast.Name(id=name):
-            return not called or _FUNCTION.fullmatch(name) is not None
-        case ast.Attribute(attr=name):
-            return called and name in _METHODS
-        case ast.Constant(value=str(text)):
-            return _STRING.fullmatch(text) is not None
-        case ast.Constant(value=value):
-            return isinstance(value, int | float)
-        case _:
-            return isinstance(node, _ARITHMETIC)
-
-
-_ARITHMETIC = (
-    ast.Expression, ast.Call, ast.keyword, ast.Subscript, ast.UnaryOp, ast.BinOp, ast.BoolOp, ast.Compare, ast.Tuple,
-    ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop,
-)  # fmt: skip
 
 
 def _objects(tree: object) -> Iterator[dict[str, object]]:

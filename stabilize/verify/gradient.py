@@ -20,7 +20,7 @@ from flint import arb
 
 from stabilize.graph.value import Value, cone
 from stabilize.verify.execute import symbol_sizes
-from stabilize.verify.oracle import ORACLE, array_of, interpret, is_tight
+from stabilize.verify.oracle import ORACLE, array_of, interpret, is_tight, is_tower
 from stabilize.verify.oracle_rules import Context, OracleArray
 from stabilize.verify.reals import UNKNOWN, ZERO, Reals, Scalar, UndecidedError, is_known
 
@@ -73,18 +73,26 @@ def _climb(rungs: Sequence[_Rung], leaf: Value, index: tuple[int, ...], small: b
     for position, rung in enumerate(rungs):
         try:
             return rung.slope(leaf, index)
+        except _SpentError:
+            break
         except _KinkError:
             # a kink at steps of 2⁻¹⁰⁰ may be a curve on a smaller scale; at 2⁻³²⁰, only beside a number as small
             if position > 0 and not small:
                 return UNKNOWN
         except UndecidedError:
-            continue
+            if rung.tower:
+                break  # no precision helps
     return UNKNOWN
 
 
 @final
 class _KinkError(ArithmeticError):
     """The function is not smooth on the scale of the step."""
+
+
+@final
+class _SpentError(ArithmeticError):
+    """No more work is to be done at this precision."""
 
 
 @final
@@ -107,13 +115,14 @@ class _Rung:
         self.context = Context(Reals(snap=snap), sizes)
         self.cotangent = array_of(cotangent)
         self.base: dict[int, OracleArray] | None = None
-        self.undecided = False
+        self.undecided = self.tower = False
         self.work = 0
 
     def slope(self, leaf: Value, index: tuple[int, ...]) -> arb:
-        """The partial derivative. UndecidedError asks for more precision, `_KinkError` for a smaller step."""
+        """The partial derivative. UndecidedError asks for more precision, `_KinkError` for a smaller step, and
+        `_SpentError` for neither."""
         if self.work > _MOST_WORK:
-            raise UndecidedError
+            raise _SpentError
         with flint.ctx.workprec(self.bits), np.errstate(all="ignore"):
             return self._slope(leaf, index)
 
@@ -137,9 +146,13 @@ class _Rung:
             raise UndecidedError
         self.undecided = True
         base = {each.index: array_of(tensor) for each, tensor in self.leaves.items()}
-        interpret([self.root], base, self.context, self.leaves)
-        if not all(is_known(cast("Scalar", y)) for y in base[self.root.index].flat):
-            raise UndecidedError
+        try:
+            (result,) = interpret([self.root], base, self.context, self.leaves)
+            if not all(is_known(cast("Scalar", y)) for y in result.flat):
+                raise UndecidedError
+        except UndecidedError:
+            self.tower = is_tower([self.root], self.leaves, base, _LADDER[-1][1])
+            raise
         self.undecided = False
         return base
 

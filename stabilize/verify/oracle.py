@@ -8,7 +8,7 @@ is singular (0/0 in a row that is all −inf) the answer is NaN, by the conventi
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import flint
@@ -25,6 +25,8 @@ from stabilize.verify.oracle_rules import Context, OracleArray, Rule, elementwis
 from stabilize.verify.reals import ONE, UNKNOWN, ZERO, Reals, UndecidedError
 
 _START_BITS: Final = 192
+#: Where doubling ends beside a tower of exponentials: enough for all numbers in the range of a float64.
+_TOWER_BITS: Final = 1536
 
 #: Primitives that turn a number x into one that differs from its limit by about 2^(−1.44·|x|).
 _EXPONENTIALS: Final = frozenset({"exp", "expm1", "sigmoid", "softplus", "log_sigmoid", "tanh", "logaddexp", "softmax"})
@@ -57,9 +59,9 @@ def evaluate_cone(
     given = {leaf.index: array_of(tensor) for leaf, tensor in leaves.items()}
     sizes = symbol_sizes({leaf: tuple(tensor.shape) for leaf, tensor in leaves.items()})
     need = round(digits * 3.33)
-    bits = _START_BITS
+    bits, tower = _START_BITS, False
     while True:
-        last = bits >= max_bits
+        last = bits >= max_bits or (tower and bits >= _TOWER_BITS)
         with flint.ctx.workprec(bits):
             edge = arb(2) ** floor
             arrays, results = _attempt(roots, leaves, given, Context(Reals(snap=last), sizes))
@@ -68,6 +70,7 @@ def evaluate_cone(
             if last or (results and all(is_tight(x, need, edge) for r in results for x in r.flat)):
                 unknown = [np.full(concrete(r.shape, sizes), UNKNOWN, dtype=object) for r in roots]
                 return [_withheld(r, need, edge) for r in results or unknown], arrays
+        tower = tower or is_tower(roots, leaves, arrays, max_bits)
         bits = min(2 * bits, max_bits)
 
 
@@ -86,13 +89,29 @@ def _resolved(
     roots: Sequence[Value], leaves: Mapping[Value, object], arrays: Mapping[int, OracleArray], bits: int
 ) -> bool:
     """Whether `bits` are enough to tell what the exponentials made from their limits: then a tie is a tie."""
+    return all(abs(x) < 0.6 * bits for x in _exponents(roots, leaves, arrays))
+
+
+def is_tower(
+    roots: Sequence[Value], leaves: Mapping[Value, object], arrays: Mapping[int, OracleArray], bits: int
+) -> bool:
+    """Whether some exponential is of so large a number that no precision up to `bits` gives one digit of it.
+
+    Exponentials of exponentials of exponentials do that; what depends on them is not known at any precision tried.
+    """
+    top = arb(2) ** bits
+    return any(x.abs_lower() > top for x in _exponents(roots, leaves, arrays) if x.is_finite())
+
+
+def _exponents(
+    roots: Sequence[Value], leaves: Mapping[Value, object], arrays: Mapping[int, OracleArray]
+) -> Iterator[arb]:
+    """The numbers, other than infinities, whose exponentials are taken, as far as they were computed."""
     for value in cone(roots, leaves):
         if value.op in _EXPONENTIALS and value not in leaves:
             for operand in value.operands:
                 numbers: list[object] = list(arrays[operand.index].flat) if operand.index in arrays else []
-                if any(isinstance(x, arb) and not abs(x) < 0.6 * bits for x in numbers):
-                    return False
-    return True
+                yield from (x for x in numbers if isinstance(x, arb))
 
 
 def _withheld(array: OracleArray, need: int, edge: arb) -> OracleArray:

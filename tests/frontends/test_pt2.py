@@ -18,8 +18,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import stabilize
 from stabilize.errors import ModelError
 from stabilize.frontends.pt2 import read, write
+from stabilize.frontends.pt2_sizes import is_arithmetic
 
 Records = dict[str, bytes]
 
@@ -142,6 +144,27 @@ def size_expression(records: Records, canary: Path) -> Records:
     code = f"Symbol.as_dummy.__globals__['__builtins__']['__import__']('os').mkdir({str(canary)!r})"
     escaped = json.dumps(code)[1:-1]
     return edit_text(records, "models/model.json", r'(?<="expr_str": ")Symbol[^"]*', escaped)
+
+
+@pytest.mark.parametrize("size", [
+    "Integer(10)**Integer(10)**Integer(10)", "Pow(Integer(10), Pow(Integer(10), Integer(10)))",
+    "Pow(Pow(Pow(Integer(10), Integer(64)), Integer(64)), Integer(64))", "LShift(Integer(1), Integer(10000000000))",
+    "Integer(2)**Symbol('s0')", "Symbol('s0')**-100000",
+])  # fmt: skip
+def test_sizes_that_take_all_memory_to_write_down_are_refused(size: str, records: Records, tmp_path: Path) -> None:
+    text = r'(?<="expr_str": ")Symbol[^"]*'
+    path = save(edit_text(records, "models/model.json", text, size), tmp_path / "net.pt2")
+    with pytest.raises(ModelError, match="not plain arithmetic"):
+        read(path)
+
+
+@pytest.mark.parametrize("size", [
+    "Symbol('s27', positive=True, integer=True)", "Pow(Symbol('s27', positive=True, integer=True), Integer(2))",
+    "Add(Integer(-1), Mul(Rational(1, 2), Pow(Symbol('s0'), Integer(-1))))", "Mul(" + "s0, " * 99 + "Integer(3))",
+    " + ".join(f"s{i}" for i in range(200)), "L['x'].size()[0] <= 8 * 2**31",
+])  # fmt: skip
+def test_what_torch_writes_for_sizes_is_arithmetic(size: str) -> None:
+    assert is_arithmetic(size)
 
 
 @pytest.mark.parametrize(
@@ -376,3 +399,11 @@ def test_overlapping_records_are_refused(records: Records, tmp_path: Path) -> No
         archive._didModify = True
     with pytest.raises(ModelError, match=r"bomb\.pt2: .*its records overlap"):
         read(path)
+
+
+def test_a_program_that_torch_cannot_make_a_module_of_is_named(tmp_path: Path) -> None:
+    """torch.export.load lets it through; it fails only when it is to run."""
+    program = torch.export.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),))
+    program.module_call_graph.clear()
+    with pytest.raises(ModelError, match=r"first model \(ExportedProgram\) is no program that PyTorch can run"):
+        stabilize.certify(program, program)

@@ -131,3 +131,24 @@ def test_a_result_that_no_precision_bounds_is_computed_once_for_each(monkeypatch
     (found,) = gradient(view.outputs[0], {x: torch.full((8,), 100.0)}, [x], torch.ones(8))
     assert not any(is_known(g) for g in found.flat)
     assert len(runs) <= 3
+
+
+def test_a_tower_is_left_at_the_first_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """exp(exp(1e5)) has no digit at 10,000 bits, so none is looked for there."""
+    runs: list[object] = []
+    interpret = gradients.interpret
+    monkeypatch.setattr(gradients, "interpret", lambda *args: (runs.append(args), interpret(*args))[1])
+    view = parse("def graph(x: float32[4]):\n    return sqrt(exp(exp(exp(x))))")
+    x = view.bindings["x"]
+    (found,) = gradient(view.outputs[0], {x: torch.full((4,), 12.0)}, [x], torch.ones(4))
+    assert not any(is_known(g) for g in found.flat)
+    assert len(runs) == 1
+
+
+def test_work_is_not_carried_to_a_higher_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gradients, "_MOST_WORK", 512)
+    view = parse("def graph(x: float32[8]):\n    return exp(x)")
+    x = view.bindings["x"]
+    (found,) = gradient(view.outputs[0], {x: torch.ones(8)}, [x], torch.ones(8))
+    known = [is_known(g) for g in found.flat]
+    assert 0 < sum(known) < 8

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import flint
 import mpmath
 import pytest
 import torch
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from stabilize.graph.ops import VOCABULARY
 from stabilize.graph.text import parse
+from stabilize.verify import oracle
 from stabilize.verify.execute import execute
 from stabilize.verify.oracle import ORACLE, evaluate
 from tests.verify.examples import EDGES, EXAMPLES, example, numbers
@@ -156,6 +158,18 @@ def test_what_cannot_be_bounded_is_not_known() -> None:
     view = parse("def graph(x: float64[1]):\n    e = exp(exp(x))\n    return div(e, e)")
     (result,) = evaluate(view.outputs, {view.bindings["x"]: torch.tensor([1e5], dtype=torch.float64)}, max_bits=512)
     assert not result[0].is_finite()
+
+
+def test_a_tower_ends_the_search_for_precision_and_spoils_no_other_element(monkeypatch: pytest.MonkeyPatch) -> None:
+    """exp(exp(1e5)) is beyond 2¹⁷ bits; the other element needs 950."""
+    bits: list[int] = []
+    attempt = oracle._attempt
+    monkeypatch.setattr(oracle, "_attempt", lambda *args: (bits.append(flint.ctx.prec), attempt(*args))[1])
+    view = parse("def graph(x: float64[2]):\n    e = exp(exp(x))\n    return sub(add(e, x), e)")
+    (result,) = evaluate(view.outputs, {view.bindings["x"]: torch.tensor([1e5, 6.5], dtype=torch.float64)})
+    assert not result[0].is_finite()
+    assert float(result[1]) == 6.5
+    assert max(bits) == 1536
 
 
 def test_a_true_tie_is_a_tie_and_a_near_tie_is_not() -> None:
