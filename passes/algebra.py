@@ -9,7 +9,6 @@ Canonical choices that make equal functions equal objects:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import final
@@ -18,7 +17,7 @@ from stabilize.errors import ShapeError
 from stabilize.formats import FORMATS
 from stabilize.graph.build import Builder, constant_along, element_count
 from stabilize.graph.value import Dim, Value
-from stabilize.passes.linear import Linear
+from stabilize.passes.linear import Linear, ln, softplus
 
 _VIEWS = frozenset({"unsqueeze", "squeeze", "transpose", "slice", "gather", "reshape"})
 
@@ -111,7 +110,7 @@ class Algebra:
         count = element_count(shape, [a for a in axes if self._flat(varying, a, shape)])
         if count is None or count == 0:
             return None
-        fixed = fixed + Linear.number(Fraction(math.log(count)))
+        fixed = fixed + Linear.number(ln(Fraction(count)))
         axes = tuple(a for a in axes if not self._flat(varying, a, shape))
         if not varying.terms:
             return fixed
@@ -181,8 +180,7 @@ class Algebra:
     def softplus(self, form: Linear) -> Linear:
         """ln(1 + e^form), oriented: softplus(−d) = softplus(d) − d."""
         if not form.terms:
-            x = float(form.constant)
-            return Linear.number(Fraction(max(x, 0.0) + math.log1p(math.exp(-abs(x)))))
+            return Linear.number(softplus(form.constant))
         if form.terms[0][1] < 0:
             return form + self.softplus(form.scale(Fraction(-1)))
         return Linear.of(self.builder.make("softplus", self.materialise(form, self.dtype_of(form))))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import decimal
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 from typing import final
 
@@ -36,14 +39,12 @@ class Linear:
         for atom, k in terms:
             key = _element(atom)
             known = total.get(key)
-            total[key] = (atom, k) if known is None else (known[0], known[1] + k)
+            total[key] = (atom, k) if known is None else (known[0], _sum(known[1], k))
         kept = sorted(((a, k) for a, k in total.values() if k), key=lambda term: term[0].index)
         return Linear(tuple(kept), constant)
 
     def __add__(self, other: Linear) -> Linear:
-        constant = (
-            self.constant + other.constant if self.constant and other.constant else self.constant or other.constant
-        )
+        constant = _sum(self.constant, other.constant)
         if not other.terms:
             return Linear(self.terms, constant)
         if not self.terms:
@@ -102,6 +103,43 @@ class Linear:
         inside = tuple(t for t in self.terms if t[0] in chosen)
         outside = tuple(t for t in self.terms if t[0] not in chosen)
         return Linear(inside), Linear(outside, self.constant)
+
+
+@functools.lru_cache(maxsize=1024)
+def ln(k: Fraction) -> Fraction:
+    """The logarithm of a positive number, to more digits than any sum of a few loses."""
+    with decimal.localcontext(prec=_DIGITS):
+        return Fraction((Decimal(k.numerator) / k.denominator).ln())
+
+
+@functools.lru_cache(maxsize=1024)
+def softplus(k: Fraction) -> Fraction:
+    """ln(1 + eᵏ), as close."""
+    if abs(k) > 1000:
+        return max(k, ZERO)
+    with decimal.localcontext(prec=_DIGITS):
+        return Fraction((1 + (Decimal(k.numerator) / k.denominator).exp()).ln())
+
+
+_DIGITS = 60
+#: Divides the denominators of what was made above, and of no number of a model.
+_MARK = 5**25
+
+
+def _sum(a: Fraction, b: Fraction) -> Fraction:
+    """a + b, and 0 where all that is left is how a logarithm was rounded, here or as a number of the graph.
+
+    Else ln ε − ln 2 would differ from ln(ε/2), and a constant that was written to the graph from itself.
+    """
+    if not (a and b):
+        return a or b
+    total = a + b
+    if not total.denominator % _MARK and abs(total) <= abs(a) * _ROUNDING:
+        return ZERO
+    return total
+
+
+_ROUNDING = Fraction(1, 2**52)
 
 
 def _element(atom: Value) -> Value:

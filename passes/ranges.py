@@ -20,7 +20,7 @@ from typing import TypeAlias, final
 from stabilize.formats import FORMATS, is_float
 from stabilize.graph.build import constant_of, element_count
 from stabilize.graph.value import Value
-from stabilize.passes.linear import Linear
+from stabilize.passes.linear import Linear, ln
 from stabilize.passes.normalised import is_cosine
 from stabilize.passes.scaled import Engine, number_of
 
@@ -221,7 +221,7 @@ class Ranges:
             if count is None:
                 return []
             top = e.algebra.max(e.linear(source), atom.axes, source.shape)
-            return [(top + Linear.number(Fraction(math.log(max(count, 1))))).scale(k)]
+            return [(top + Linear.number(ln(Fraction(max(count, 1))))).scale(k)]
         if atom.op == "where":
             a, b = atom.operands[1:]
             return [e.linear(x).scale(k) for x, y in ((a, b), (b, a)) if constant_of(y) == -INF]

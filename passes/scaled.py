@@ -21,7 +21,7 @@ from stabilize.formats import FORMATS, is_float
 from stabilize.graph.build import Builder, constant_of, element_count
 from stabilize.graph.value import Value
 from stabilize.passes.algebra import Algebra, wider
-from stabilize.passes.linear import Linear
+from stabilize.passes.linear import Linear, ln
 
 _MAX_TERMS = 12  # a longer sum (a residual stream) is an atom: keeps reading linear in the graph
 
@@ -125,7 +125,7 @@ class Engine:
         reading = self.supported(self.scaled(value))
         if reading.trivial and reading.coefficient is value:
             k = reading.number
-            return Linear.number(Fraction(math.log(k))) if k is not None and k > 0 else None
+            return Linear.number(ln(k)) if k is not None and k > 0 else None
         return self.log_coefficient(reading)
 
     def log_coefficient(self, reading: Scaled) -> Linear | None:
@@ -135,7 +135,7 @@ class Engine:
             return reading.exponent + Linear.of(self.builder.make("log", reading.coefficient))
         if k <= 0:
             return None
-        return reading.exponent + Linear.number(_ln(k))
+        return reading.exponent + Linear.number(ln(k))
 
     # --- weighted sums ----------------------------------------------------------------------------------------------
 
@@ -244,10 +244,6 @@ class Engine:
         return Linear.of(self.builder.make("where", mask, shown, hidden)) + outer
 
 
-def _ln(k: Fraction) -> Fraction:
-    return Fraction(math.log(k)) if k != 1 else Fraction(0)
-
-
 LinearRule: TypeAlias = Callable[[Engine, Value], Linear | None]
 ScaledRule: TypeAlias = Callable[[Engine, Value], Scaled | None]
 
@@ -295,7 +291,7 @@ def _lin_log1p(e: Engine, v: Value) -> Linear | None:
     if reading.number < 0:
         rest = complement(e, reading.exponent, Fraction(1), v.dtype) if reading.number == -1 else None
         return None if rest is None else rest.exponent
-    return e.algebra.softplus(reading.exponent + Linear.number(_ln(reading.number)))
+    return e.algebra.softplus(reading.exponent + Linear.number(ln(reading.number)))
 
 
 def _lin_log_softmax(e: Engine, v: Value) -> Linear | None:
@@ -393,7 +389,7 @@ def _sc_pow(e: Engine, v: Value) -> Scaled | None:
     base, power = v.operands
     k, n = number_of(base), number_of(power)
     if k is not None and k > 0:
-        return Scaled(e.one(v.dtype), e.linear(power).scale(_ln(k)))
+        return Scaled(e.one(v.dtype), e.linear(power).scale(ln(k)))
     return None if n is None else power_of(e, e.scaled(base), n, v.dtype)
 
 
@@ -510,7 +506,7 @@ def _two_terms(e: Engine, v: Value, sign: Fraction) -> Scaled | None:
         return None
     kb *= sign
     if ka > 0 and kb > 0:
-        total = e.algebra.logaddexp(a.exponent + Linear.number(_ln(ka)), b.exponent + Linear.number(_ln(kb)))
+        total = e.algebra.logaddexp(a.exponent + Linear.number(ln(ka)), b.exponent + Linear.number(ln(kb)))
         return Scaled(e.one(v.dtype), total)
     if ka == -kb and ka > 0 and a.trivial:
         return complement(e, b.exponent, ka, v.dtype)
@@ -650,7 +646,7 @@ def _sc_prod(e: Engine, v: Value) -> Scaled | None:
         return Scaled(signs, _accumulated(e, v, exponents))
     if reading.number is None or reading.number <= 0:
         return None
-    form = reading.exponent + Linear.number(_ln(reading.number))
+    form = reading.exponent + Linear.number(ln(reading.number))
     exponents = e.algebra.materialise(form, e.carrier(form), source.shape)
     return Scaled(e.one(v.dtype), _accumulated(e, v, exponents))
 
@@ -681,7 +677,7 @@ def _positive_form(e: Engine, value: Value) -> Linear | None:
     """ln of a value that is a positive constant times an exponential."""
     reading = e.scaled(value)
     k = reading.number
-    return None if k is None or k <= 0 else reading.exponent + Linear.number(_ln(k))
+    return None if k is None or k <= 0 else reading.exponent + Linear.number(ln(k))
 
 
 def _sc_max(e: Engine, v: Value) -> Scaled | None:

@@ -57,7 +57,7 @@ READINGS = {
     "add(exp(x), 1.0)": "1.0 | softplus(x)",
     "add(exp(x), 0.0)": "1.0 | x",
     "add(exp(x), 0.001)": "1.0 | softplus(add(x, 6.907755278982137)) - 6.90775527898",
-    "add(mul(exp(x), 2.0), mul(exp(z), 3.0))": "1.0 | z + softplus(sub(sub(x, z), 0.4054651081081645)) + 1.09861228867",
+    "add(mul(exp(x), 2.0), mul(exp(z), 3.0))": "1.0 | z + softplus(sub(sub(x, z), 0.4054651081081644)) + 1.09861228867",
     "add(exp(x), exp(x))": "2.0 | x",
     "add(mul(exp(x), z), mul(exp(x), w))": "add(z, w) | x",
     "sub(mul(exp(x), z), mul(exp(x), w))": "sub(z, w) | x",
