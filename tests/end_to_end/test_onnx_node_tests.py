@@ -88,6 +88,8 @@ def test_naive_decompositions_are_repaired_and_match_their_stored_outputs() -> N
     for name in naive:
         fixed, report = optimised(name)
         assert report.rewrites, name
+        if not name.startswith(("test_layer", "test_group", "test_mvn")):  # those have several places each
+            assert len(report.rewrites) == 1, name
         assert next(op for family, op in NAIVE.items() if name.startswith(family)) in op_types(fixed)
         check_outputs(name, fixed)
 
