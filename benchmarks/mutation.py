@@ -3,7 +3,7 @@
     pip install 'mutmut>=3.8'
     python benchmarks/mutation.py                             # every function of passes/
     python benchmarks/mutation.py linear cancellation/gumbel  # some files
-    python benchmarks/mutation.py scaled ranges --sample 400  # a random part of them
+    python benchmarks/mutation.py scaled ranges --sample 200  # a random part of each
     python benchmarks/mutation.py linear --show               # with a diff of every survivor
 
 The mutants are mutmut's. `mutmut run` works too, but starts pytest for each; here the tests are collected once, and
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import gc
 import importlib
 import json
 import math
@@ -219,12 +220,12 @@ class Plugin:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         options, results = self.options, defaultdict[str, Counter[Status]](Counter)
-        mutants = [m for file in options.files or files() for m in mutants_of(file)]
+        every = {file: list(mutants_of(file)) for file in options.files or files()}
+        mutants = [m for found in every.values() for m in sample(found, options.sample, options.seed)]
         tests = Tests(session.items, options.budget)
-        total = len(mutants)
-        if options.sample and options.sample < total:
-            mutants = sorted(random.Random(options.seed).sample(mutants, options.sample), key=mutants.index)
-        say(f"{len(session.items)} tests, {len(mutants)} of {total} mutants")
+        say(f"{len(session.items)} tests, {len(mutants)} of {sum(map(len, every.values()))} mutants")
+        gc.collect()
+        gc.freeze()  # collections in the forks would copy every page
         with open(options.output, "w") as log:
             for mutant, status in run(mutants, tests, options.jobs):
                 results[mutant.file][status] += 1
@@ -234,6 +235,13 @@ class Plugin:
                     say(f"\n{mutant.file}.py:{mutant.line} {mutant.function}\n{mutant.diff()}")
         say(table(results))
         return True
+
+
+def sample(mutants: Sequence[Mutant], size: int | None, seed: int) -> list[Mutant]:
+    """`size` of them at random, in their order; all where there are no more."""
+    if size is None or size >= len(mutants):
+        return list(mutants)
+    return [mutants[i] for i in sorted(random.Random(seed).sample(range(len(mutants)), size))]
 
 
 def files() -> list[str]:
@@ -262,7 +270,7 @@ OUT = os.dup(1)  # pytest captures the other
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", help="files of passes/, without .py (default: all)")
-    parser.add_argument("--sample", type=int, help="judge this many mutants, chosen at random")
+    parser.add_argument("--sample", type=int, help="judge this many mutants of each file, chosen at random")
     parser.add_argument("--seed", type=int, default=0, help="of the choice")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
     parser.add_argument("--budget", type=float, default=5.0, help="seconds of tests for one mutant, quick ones first")

@@ -69,6 +69,8 @@ def match(ctx: Context, value: Value) -> Proposal | None:
 
 def _angle(ctx: Context, pair: tuple[Unit, Unit], cosine: Value) -> Value | None:
     """2·arctan(√(‖n − m‖² + r)/√(‖n + m‖² + r)), where r is what guards take off ‖n‖² and ‖m‖²."""
+    if any(each.guarded and each.length.type.rank != each.divisor.type.rank for each in pair):
+        return None  # the two do not line up
     b = ctx.builder
     n, m = (widened(ctx, each.value) for each in pair)
     axes, keepdim = cosine.axes, bool(cosine.attr("keepdim"))
@@ -94,7 +96,7 @@ def _angle(ctx: Context, pair: tuple[Unit, Unit], cosine: Value) -> Value | None
 
 def _lost(ctx: Context, each: Unit, axes: tuple[int, ...], keepdim: bool) -> Value | None:
     """1 − ‖n‖² where the divisor is not the length itself."""
-    if each.divisor is each.length:
+    if not each.guarded:
         return None
     b, n = ctx.builder, widened(ctx, each.value)
     size = b.reduce("sum", b.make("mul", n, n), axes, keepdim)

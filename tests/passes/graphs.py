@@ -133,14 +133,15 @@ def _number(k: Fraction) -> str:
 # --- rules --------------------------------------------------------------------------------------------------------
 
 
-def assert_rewrite(rule: Rule, body: str, ranges: Ranges, expected: str, **options: str) -> None:
-    """`rule` alone speaks, and proposes `expected`: the same function."""
+def assert_rewrite(rule: Rule, body: str, ranges: Ranges, expected: str, **options: str) -> Proposal:
+    """`rule` alone speaks, and proposes `expected`: the same function. What it said is returned."""
     outcome = Outcome(body, Options(**options), ranges)
     assert outcome.codes == [rule.code]
     ((old, new),) = outcome.replaced.items()
     assert outcome.proposed[0].old is old
     assert brief(new) == expected
     assert_same_function(old, new)
+    return outcome.proposed[0]
 
 
 def assert_no_match(rule: Rule, body: str, ranges: Ranges, **options: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stabilize.passes.cancellation.arccos_of_rounded_cosine import RULE
-from tests.passes.graphs import assert_no_match, assert_rewrite
+from tests.passes.graphs import Options, Outcome, assert_no_match, assert_rewrite, brief
 
 #: (expression, bounds of its inputs, what takes its place)
 AFTER = [
@@ -86,6 +86,8 @@ AFTER = [
 
 NEAR_MISSES = [
     ("acos(x)", {}),
+    # the lengths of rows divide columns
+    ("n2 = div(s, norm(s, axes=(1,), keepdim=False))\nreturn acos(sum(mul(n2, n2), axes=(1,), keepdim=False))", {}),
     ("acos(tanh(x))", {}),
     ("acos(minimum(maximum(x, -1.0), 1.0))", {}),
     ("acos(sum(mul(x, z), axes=(1,), keepdim=False))", {}),
@@ -117,3 +119,43 @@ def test_rewrites_to(body, ranges, expected):
 @pytest.mark.parametrize(("body", "ranges"), NEAR_MISSES)
 def test_near_misses(body, ranges):
     assert_no_match(RULE, body, ranges)
+
+
+def test_a_length_that_was_put_back_is_no_guard():
+    """Nothing is taken off ‖n‖² = 1 then; where a guard does not line up with the vector, the cosine is clamped."""
+    body = "n2 = div(x, unsqueeze({}, axes=(1,)))\nreturn acos(sum(mul(n2, div(z, {})), axes=(1,), keepdim=False))"
+    put_back, kept = "norm(x, axes=(1,), keepdim=False)", "norm(z, axes=(1,), keepdim=True)"
+    _, _, expected = AFTER[0]
+    expected = expected.replace("norm(x, axes=(1,), keepdim=True)", f"unsqueeze({put_back}, axes=(1,))")
+    assert_rewrite(RULE, body.format(put_back, kept), {}, expected)
+    (proposal,) = Outcome(body.format(f"add({put_back}, 0.001)", kept), Options()).proposed
+    assert [brief(new).partition("(")[0] for new in proposal.candidates] == ["acos"]
+    (proposal,) = Outcome(body.format(put_back, f"maximum({kept}, 0.001)"), Options()).proposed
+    assert len(proposal.candidates) == 2
+
+
+def test_the_angle_of_float16_vectors_is_taken_in_float32():
+    length = "norm(h, axes=(1,), keepdim=True)"
+    body = f"acos(sum(mul(div(h, {length}), div(h, maximum({length}, 0.001))), axes=(1,), keepdim=True))"
+    assert_rewrite(
+        RULE,
+        body,
+        {},
+        "t1 = norm(h, axes=(1,), keepdim=True)\n"
+        "t2 = maximum(t1, 0.001)\n"
+        "t3 = cast(div(h, t1), dtype='float32')\n"
+        "t4 = cast(div(h, t2), dtype='float32')\n"
+        "t5 = mul(max(cast(lt(mul(t1, 1.001953125), t2), dtype='float32'), axes=(1,), keepdim=True), "
+        "sub(1.0, sum(mul(t4, t4), axes=(1,), keepdim=True)))\n"
+        "t6 = sub(t3, t4)\n"
+        "t7 = add(sum(mul(t6, t6), axes=(1,), keepdim=True), t5)\n"
+        "t8 = add(t3, t4)\n"
+        "t9 = add(sum(mul(t8, t8), axes=(1,), keepdim=True), t5)\n"
+        "t10 = eq(add(t7, t9), 0.0)\n"
+        "t11 = where(t10, 1.0, t7)\n"
+        "t12 = eq(t11, 0.0)\n"
+        "t13 = where(t10, 1.0, t9)\n"
+        "t14 = eq(t13, 0.0)\n"
+        "cast(mul(atan(div(where(t12, 0.0, sqrt(where(t12, 1.0, t11))), "
+        "where(t14, 0.0, sqrt(where(t14, 1.0, t13))))), 2.0), dtype='float16')",
+    )
