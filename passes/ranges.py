@@ -252,9 +252,9 @@ def _choices(atom: Value) -> list[Value]:
         operand = stack.pop()
         if operand.op == atom.op:
             stack.extend(reversed(operand.operands))
-        elif not _is_limit(operand):
+        elif not _is_limit(operand, atom.op):
             found.append(operand)
-    return found
+    return found or list(atom.operands)
 
 
 def _transparent(atom: Value) -> Value:
@@ -263,16 +263,16 @@ def _transparent(atom: Value) -> Value:
         if atom.op == "detach":
             atom = atom.operands[0]
             continue
-        clamped = [o for o in atom.operands if _is_limit(o)] if atom.op in ("maximum", "minimum") else []
+        clamped = [o for o in atom.operands if _is_limit(o, atom.op)]
         if len(clamped) != 1:
             return atom
         atom = next(o for o in atom.operands if o is not clamped[0])
 
 
-def _is_limit(value: Value) -> bool:
-    """±the largest finite number: a clamp to it changes infinities only."""
-    k = number_of(value)
-    return k is not None and abs(float(k)) >= FORMATS[value.dtype].max
+def _is_limit(value: Value, op: str) -> bool:
+    """The lowest number in a maximum, the largest in a minimum: such a clamp changes infinities only."""
+    k = number_of(value) if op in ("maximum", "minimum") else None
+    return k is not None and float(k if op == "minimum" else -k) >= FORMATS[value.dtype].max
 
 
 def _pending(value: Value, done: Mapping[Value, Range]) -> list[Value]:
