@@ -52,7 +52,8 @@ class Polynomial:
         return Polynomial.collect((a + b, k * m) for a, k in self.terms.items() for b, m in other.terms.items())
 
     def scale(self, k: Fraction) -> Polynomial:
-        return Polynomial({m: c * k for m, c in self.terms.items()}) if k else Polynomial({})
+        """k times the polynomial, k not 0."""
+        return Polynomial({m: c * k for m, c in self.terms.items()})
 
     @property
     def number(self) -> Fraction | None:
@@ -100,13 +101,12 @@ _ARITHMETIC = frozenset({"add", "sub", "neg", "mul", "div", "pow"})
 
 
 def materialise(builder: Builder, form: Polynomial, dtype: str) -> Value:
-    """A value of `dtype` that computes the polynomial, term by term, what is added before what is taken off."""
-    total: Value | None = None
-    for monomial, k in sorted(form.terms.items(), key=lambda t: (t[1] < 0, [v.index for v in t[0]])):
-        size = abs(k) if total is not None else k
-        term = _term(builder, monomial, size, dtype)
-        total = term if total is None else builder.make("add" if k > 0 else "sub", total, term)
-    return builder.constant(0.0, dtype) if total is None else total
+    """A value of `dtype` that computes the polynomial, which is not 0: what is added before what is taken off."""
+    first, *others = sorted(form.terms.items(), key=lambda t: (t[1] < 0, [v.index for v in t[0]]))
+    total = _term(builder, *first, dtype)
+    for monomial, k in others:
+        total = builder.make("add" if k > 0 else "sub", total, _term(builder, monomial, abs(k), dtype))
+    return total
 
 
 def _term(builder: Builder, monomial: Monomial, k: Fraction, dtype: str) -> Value:

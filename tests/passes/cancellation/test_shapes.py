@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stabilize.passes.cancellation.shapes import one_plus, square_of
-from tests.passes.graphs import graph, nested
+from stabilize.passes.cancellation.shapes import may_vanish, one_plus, square_of, widened
+from tests.passes.graphs import graph, nested, read
 
 ONE_PLUS = {
     "add(1.0, x)": ("x", 1),
@@ -54,3 +54,80 @@ def test_one_plus(body, expected):
 def test_square_of(body, expected):
     found = square_of(graph(body).outputs[0])
     assert (found and nested(found)) == expected
+
+
+_MASK = "cast(B, dtype='float32')"
+VANISHING = [
+    "relu(x)",
+    _MASK,
+    "maximum(x, 0.0)",
+    "maximum(0.0, x)",
+    "where(B, x, 0.0)",
+    "where(B, 0.0, x)",
+    f"mul(x, {_MASK})",
+    f"mul({_MASK}, x)",
+    f"add(relu(x), {_MASK})",
+    *(f"{op}(relu(x))" for op in ("abs", "sqrt", "detach")),
+    "cast(relu(h), dtype='float32')",
+    "sum(relu(x), axes=(1,), keepdim=True)",
+    "mean(relu(x), axes=(1,), keepdim=True)",
+    "unsqueeze(relu(x), axes=(0,))",
+    "squeeze(relu(R), axes=(1,))",
+    "expand(relu(R), shape=(4, 5))",
+    "transpose(relu(x), perm=(1, 0))",
+    "reshape(relu(x), shape=(20,))",
+    "sqrt(abs(sqrt(abs(sqrt(relu(x))))))",  # six deep
+    f"mul(mul(mul(mul(mul({_MASK}, x), x), x), x), z)",
+    f"add(add(add(add(add({_MASK}, {_MASK}), relu(x)), relu(x)), relu(x)), relu(z))",
+]
+
+NEVER_FOR_WHOLE_RANGES = [
+    "x",
+    "mul(x, z)",
+    "add(relu(x), z)",
+    "add(x, relu(z))",
+    "sub(relu(x), relu(z))",
+    "exp(relu(x))",
+    "neg(x)",
+    "where(B, x, 1.0)",
+    "maximum(x, 1.0)",
+    "maximum(x, z)",
+    "minimum(x, 0.0)",
+    "cast(x, dtype='float16')",
+    "max(relu(x), axes=(1,), keepdim=True)",
+    "sqrt(abs(sqrt(abs(sqrt(abs(relu(x)))))))",  # seven deep: looked no further
+    f"mul(mul(mul(mul(mul(mul({_MASK}, x), x), x), x), z), z)",
+    "cast(cast(cast(cast(cast(cast(relu(h), dtype='float32'), dtype='float64'), dtype='float32'), dtype='float16'), "
+    "dtype='float32'), dtype='float64')",
+    f"add(add(add(add(add(add({_MASK}, {_MASK}), relu(x)), relu(x)), relu(x)), relu(z)), relu(z))",
+]
+
+
+@pytest.mark.parametrize("body", VANISHING)
+def test_what_is_0_for_whole_ranges(body):
+    assert may_vanish(graph(body).outputs[0])
+
+
+@pytest.mark.parametrize("body", NEVER_FOR_WHOLE_RANGES)
+def test_what_is_not(body):
+    assert not may_vanish(graph(body).outputs[0])
+
+
+WIDENED = {
+    "x": "x",
+    "D": "D",
+    "h": "cast(h, dtype='float32')",
+    "G": "cast(G, dtype='float32')",
+    "constant(value=0.5, dtype='float16', shape=())": "0.5",
+    "constant(value=0.5, dtype='float32', shape=(3,))": "constant(value=0.5, dtype='float32', shape=(3,))",
+    "constant(value=0.5, dtype='bfloat16', shape=(3,))": "constant(value=0.5, dtype='float32', shape=(3,))",
+}
+
+
+@pytest.mark.parametrize(("body", "expected"), WIDENED.items())
+def test_widened(body, expected):
+    ctx, value = read(body)
+    new = widened(ctx, value)
+    assert nested(new) == expected
+    assert new.dtype == ("float64" if body == "D" else "float32")
+    assert new.shape == value.shape

@@ -16,10 +16,21 @@ REPORTED = [
     "r = relu(h)\nreturn div(r, sum(r, axes=(1,), keepdim=True))",
     "r = where(gt(x, 0.0), x, 0.0)\nreturn div(r, sum(r, axes=(1,), keepdim=True))",
     "div(relu(x), add(relu(x), relu(z)))",
+    "div(x, mean(relu(x), axes=(1,), keepdim=True))",
+    "div(x, unsqueeze(sum(relu(x), axes=(1,), keepdim=False), axes=(1,)))",
+    "div(x, expand(sum(relu(x), axes=(1,), keepdim=True), shape=(4, 5)))",
+    "div(sum(x, axes=(1,), keepdim=False), squeeze(sum(relu(x), axes=(1,), keepdim=True), axes=(1,)))",
+    "div(x, cast(sum(relu(h), axes=(1,), keepdim=True), dtype='float32'))",
+    "div(x, cast(sum(cast(B, dtype='int64'), axes=(1,), keepdim=True), dtype='float32'))",
 ]
+
+_MESSAGE = 'NaN where every term of the divisor is 0: guarded with allow="approximate"'
 
 NEAR_MISSES = [
     "div(x, z)",
+    "div(x, max(relu(x), axes=(1,), keepdim=True))",
+    "div(x, sub(relu(x), relu(z)))",
+    "div(relu(x), sum(relu(exp(x)), axes=(1,), keepdim=True))",  # left to the rule of the exponentials
     "div(x, relu(z))",
     "div(x, sum(z, axes=(1,), keepdim=True))",
     "div(x, sum(mul(x, x), axes=(1,), keepdim=True))",
@@ -31,12 +42,19 @@ NEAR_MISSES = [
 
 @pytest.mark.parametrize("body", REPORTED)
 def test_reported_and_guarded_when_the_user_allows_it(body):
-    (proposal,) = Outcome(body, Options()).proposed
+    outcome = Outcome(body, Options())
+    (proposal,) = outcome.proposed
     assert (proposal.rule.code, proposal.candidates, proposal.safety) == ("STB431", (), "approximate")
+    assert proposal.old is outcome.view.outputs[0]
+    assert proposal.message == _MESSAGE
     outcome = Outcome(body, Options(allow="approximate"))
     ((old, new),) = outcome.replaced.items()
+    assert (outcome.proposed[0].safety, outcome.proposed[0].message) == ("approximate", _MESSAGE)
     assert new.op == "div"
-    assert brief(new.operands[1]).splitlines()[-1].startswith("where(eq(")
+    assert new.operands[0] is old.operands[0]
+    *_, guard = brief(new.operands[1]).splitlines()
+    assert guard.startswith("where(eq(")
+    assert ", 0.0), 1.0, " in guard
     certificate = certify_rewrite(old, new, approximate=True)
     assert certificate.accepted, certificate.reason
     assert not certify_rewrite(old, new).accepted  # it is another function at 0/0
@@ -45,3 +63,9 @@ def test_reported_and_guarded_when_the_user_allows_it(body):
 @pytest.mark.parametrize("body", NEAR_MISSES)
 def test_near_misses(body):
     assert_no_match(RULE, body, {})
+
+
+def test_what_is_known_to_be_positive_is_no_divisor_of_0():
+    body = "div(x, sum(relu(z), axes=(1,), keepdim=True))"
+    assert_no_match(RULE, body, {"z": (0.5, 2.0)})
+    assert Outcome(body, Options(), {"z": (0.0, 2.0)}).codes == ["STB431"]
