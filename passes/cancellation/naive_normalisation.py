@@ -63,11 +63,10 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     found = read(value)
     if found is None or not found.hazardous:
         return None
+    x = ctx.builder.cast(found.x, value.dtype)  # what was widened is normalised in the wider format
     affine = [t for t in (found.weight, found.bias) if t is not None]
-    if any(t.dtype != found.x.dtype for t in affine):
-        return None
-    new = ctx.builder.make(found.op, found.x, *affine, axis=found.axis, epsilon=found.epsilon)
-    severity: Severity = "error" if found.x.dtype == "float16" else "warning"
+    new = ctx.builder.make(found.op, x, *affine, axis=found.axis, epsilon=found.epsilon)
+    severity: Severity = "error" if value.dtype == "float16" else "warning"
     return RULE.proposal(value, ctx.emitter.finish(new, value), severity=severity)
 
 
