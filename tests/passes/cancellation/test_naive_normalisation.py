@@ -39,7 +39,8 @@ FOUND = {
     f"mul({_CENTRED}, pow(add({_NAIVE}, {_EPS}), -0.5))".format("x"): _ALONE,
     # numbers on either side of the difference
     f"div({_CENTRED}, sqrt(add(add({_NAIVE}, 0.5), 0.25)))".format("x"): "layer_norm(x, axis=1, epsilon=0.75)",
-    f"div({_CENTRED}, sqrt(sub(add(0.5, {_SQUARE}), pow({_MU}, 2.0))))".format("x"): "layer_norm(x, axis=1, epsilon=0.5)",
+    f"div({_CENTRED}, sqrt(sub(add(0.5, {_SQUARE}), pow({_MU}, 2.0))))".format("x"):
+        "layer_norm(x, axis=1, epsilon=0.5)",
     f"div({_CENTRED}, sqrt(sub({_NAIVE}, -0.5)))".format("x"): "layer_norm(x, axis=1, epsilon=0.5)",
     # weights and biases
     f"mul(a, {_spelled(_CENTRED, _NAIVE)})": "layer_norm(x, a, axis=1, epsilon=0.0009765625)",

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 import stabilize
 from stabilize.passes.cancellation.moments import product
-from tests.passes.graphs import graph
+from stabilize.passes.cancellation.naive_variance import RULE
+from tests.passes.graphs import assert_rewrite, graph
 
 _M = "mean(x, axes=(1,), keepdim=True)"
 _CENTRED = f"v17 = sub(x, {_M})"
@@ -58,18 +59,184 @@ def test_covariance(rewrite):
     )
 
 
-@pytest.mark.parametrize(
-    ("weight", "over"),
-    [("softmax(z, axis=1)", "{}"), ("w", "div({}, sum(w, axes=(1,), keepdim=False))"),
-     ("a", "div({}, sum(a, axes=(0,), keepdim=False))")],
-)  # fmt: skip
-def test_weighted(rewrite, weight, over):
-    lines = (
-        f"p = {weight}",
-        "e = " + over.format("sum(mul(p, x), axes=(1,), keepdim=False)"),
-        "return sub(" + over.format("sum(mul(p, mul(x, x)), axes=(1,), keepdim=False)") + ", mul(e, e))",
-    )
-    assert rewrite("\n".join(lines)).codes == ["STB401"]
+#: Covariances, weights, factors that are numbers, what is beside the two terms.
+AFTER = [
+    (
+        "e = sum(mul(softmax(z, axis=1), x), axes=(1,), keepdim=False)\n"
+        "return sub(sum(mul(softmax(z, axis=1), mul(x, x)), axes=(1,), keepdim=False), mul(e, e))",
+        {},
+        "t1 = softmax(z, axis=1)\n"
+        "t2 = sub(x, sum(mul(t1, x), axes=(1,), keepdim=True))\n"
+        "sum(mul(mul(t1, t2), t2), axes=(1,), keepdim=False)",
+    ),
+    (
+        "e = div(sum(mul(w, x), axes=(1,), keepdim=False), sum(w, axes=(1,), keepdim=False))\n"
+        "return sub(div(sum(mul(w, mul(x, x)), axes=(1,), keepdim=False), sum(w, axes=(1,), keepdim=False)), "
+        "mul(e, e))",
+        {},
+        "t1 = sub(x, div(sum(mul(w, x), axes=(1,), keepdim=True), sum(w, axes=(1,), keepdim=True)))\n"
+        "div(sum(mul(mul(w, t1), t1), axes=(1,), keepdim=False), sum(w, axes=(1,), keepdim=False))",
+    ),
+    (
+        "e = div(sum(mul(a, x), axes=(1,), keepdim=False), sum(a, axes=(0,), keepdim=False))\n"
+        "return sub(div(sum(mul(a, mul(x, x)), axes=(1,), keepdim=False), sum(a, axes=(0,), keepdim=False)), "
+        "mul(e, e))",
+        {},
+        "t1 = expand(a, shape=(4, 5))\n"
+        "t2 = sub(x, div(sum(mul(a, x), axes=(1,), keepdim=True), sum(t1, axes=(1,), keepdim=True)))\n"
+        "div(sum(mul(mul(a, t2), t2), axes=(1,), keepdim=False), sum(t1, axes=(1,), keepdim=False))",
+    ),
+    (
+        "e = div(sum(mul(mul(w, z), x), axes=(1,), keepdim=False), sum(mul(w, z), axes=(1,), keepdim=False))\n"
+        "return sub(div(sum(mul(mul(w, z), mul(x, x)), axes=(1,), keepdim=False), sum(mul(w, z), axes=(1,), "
+        "keepdim=False)), mul(e, e))",
+        {},
+        "t1 = mul(z, w)\n"
+        "t2 = sub(x, div(sum(mul(t1, x), axes=(1,), keepdim=True), sum(t1, axes=(1,), keepdim=True)))\n"
+        "div(sum(mul(mul(t1, t2), t2), axes=(1,), keepdim=False), sum(t1, axes=(1,), keepdim=False))",
+    ),
+    (
+        "e = div(sum(mul(cast(B, dtype='float32'), x), axes=(1,), keepdim=False), sum(cast(B, "
+        "dtype='float32'), axes=(1,), keepdim=False))\n"
+        "return sub(div(sum(mul(cast(B, dtype='float32'), mul(x, x)), axes=(1,), keepdim=False), sum(cast(B, "
+        "dtype='float32'), axes=(1,), keepdim=False)), mul(e, e))",
+        {},
+        "t1 = cast(B, dtype='float32')\n"
+        "t2 = sub(x, div(sum(mul(t1, x), axes=(1,), keepdim=True), sum(t1, axes=(1,), keepdim=True)))\n"
+        "div(sum(mul(mul(t1, t2), t2), axes=(1,), keepdim=False), sum(t1, axes=(1,), keepdim=False))",
+    ),
+    (
+        "e = sum(mul(softmax(z, axis=1), x), axes=(1,), keepdim=False)\n"
+        "f = sum(mul(softmax(z, axis=1), w), axes=(1,), keepdim=False)\n"
+        "return sub(sum(mul(softmax(z, axis=1), mul(x, w)), axes=(1,), keepdim=False), mul(e, f))",
+        {},
+        "t1 = softmax(z, axis=1)\n"
+        "sum(mul(mul(t1, sub(x, sum(mul(t1, x), axes=(1,), keepdim=True))), sub(w, sum(mul(t1, w), axes=(1,),"
+        " keepdim=True))), axes=(1,), keepdim=False)",
+    ),
+    (
+        "div(sub(sum(mul(x, x), axes=(1,), keepdim=False), div(pow(sum(x, axes=(1,), keepdim=False), 2.0), "
+        "5.0)), 4.0)",
+        {},
+        "t1 = sub(x, mean(x, axes=(1,), keepdim=True))\n"
+        "sum(mul(t1, t1), axes=(1,), keepdim=False)",
+    ),
+    (
+        "sub(mul(mean(mul(x, x), axes=(1,), keepdim=False), 2.0), mul(2.0, pow(mean(x, axes=(1,), "
+        "keepdim=False), 2.0)))",
+        {},
+        "t1 = sub(x, mean(x, axes=(1,), keepdim=True))\n"
+        "mul(mean(mul(t1, t1), axes=(1,), keepdim=False), 2.0)",
+    ),
+    (
+        "sub(mul(mean(mul(x, x), axes=(1,), keepdim=False), -2.0), mul(-2.0, pow(mean(x, axes=(1,), "
+        "keepdim=False), 2.0)))",
+        {},
+        "t1 = sub(x, mean(x, axes=(1,), keepdim=True))\n"
+        "mul(mean(mul(t1, t1), axes=(1,), keepdim=False), -2.0)",
+    ),
+    (
+        "sub(mean(mul(mul(x, 2.0), mul(x, 2.0)), axes=(1,), keepdim=False), pow(mean(mul(x, 2.0), axes=(1,), "
+        "keepdim=False), 2.0))",
+        {},
+        "t1 = sub(x, mean(x, axes=(1,), keepdim=True))\n"
+        "mul(mean(mul(t1, t1), axes=(1,), keepdim=False), 4.0)",
+    ),
+    (
+        "sub(mean(mul(mul(x, z), mul(x, z)), axes=(1,), keepdim=False), pow(mean(mul(x, z), axes=(1,), "
+        "keepdim=False), 2.0))",
+        {},
+        "t1 = mul(x, z)\n"
+        "t2 = sub(t1, mean(t1, axes=(1,), keepdim=True))\n"
+        "mean(mul(t2, t2), axes=(1,), keepdim=False)",
+    ),
+    (
+        "sub(mean(mul(mul(x, z), w), axes=(1,), keepdim=False), mul(mean(mul(x, z), axes=(1,), "
+        "keepdim=False), mean(w, axes=(1,), keepdim=False)))",
+        {},
+        "t1 = mul(x, z)\n"
+        "mean(mul(sub(t1, mean(t1, axes=(1,), keepdim=True)), sub(w, mean(w, axes=(1,), keepdim=True))), "
+        "axes=(1,), keepdim=False)",
+    ),
+    (
+        "add(sub(mean(mul(x, x), axes=(1,), keepdim=False), pow(mean(x, axes=(1,), keepdim=False), 2.0)), "
+        "mul(3.0, mean(z, axes=(1,), keepdim=False)))",
+        {},
+        "t1 = sub(x, mean(x, axes=(1,), keepdim=True))\n"
+        "add(mean(mul(t1, t1), axes=(1,), keepdim=False), mul(mean(z, axes=(1,), keepdim=False), 3.0))",
+    ),
+    (
+        "sub(sub(mean(mul(x, x), axes=(1,), keepdim=False), pow(mean(x, axes=(1,), keepdim=False), 2.0)), "
+        "mul(3.0, mean(z, axes=(1,), keepdim=False)))",
+        {},
+        "t1 = sub(x, mean(x, axes=(1,), keepdim=True))\n"
+        "sub(mean(mul(t1, t1), axes=(1,), keepdim=False), mul(mean(z, axes=(1,), keepdim=False), 3.0))",
+    ),
+    (
+        "sub(mean(mul(x, z), axes=(1,), keepdim=False), mul(mean(z, axes=(1,), keepdim=False), mean(x, "
+        "axes=(1,), keepdim=False)))",
+        {},
+        "mean(mul(sub(z, mean(z, axes=(1,), keepdim=True)), sub(x, mean(x, axes=(1,), keepdim=True))), "
+        "axes=(1,), keepdim=False)",
+    ),
+    (
+        "sub(mul(mean(x, axes=(1,), keepdim=False), mean(x, axes=(1,), keepdim=False)), mean(mul(x, x), "
+        "axes=(1,), keepdim=False))",
+        {},
+        "t1 = sub(x, mean(x, axes=(1,), keepdim=True))\n"
+        "neg(mean(mul(t1, t1), axes=(1,), keepdim=False))",
+    ),
+    (
+        "sub(matmul(a, b), mul(5.0, mul(mean(a, axes=(0,), keepdim=False), mean(b, axes=(0,), "
+        "keepdim=False))))",
+        {},
+        "sum(mul(sub(a, mean(a, axes=(0,), keepdim=True)), sub(b, mean(b, axes=(0,), keepdim=True))), "
+        "axes=(0,), keepdim=False)",
+    ),
+    (
+        "sub(matmul(a, a), div(pow(sum(a, axes=(0,), keepdim=False), 2.0), 5.0))",
+        {},
+        "t1 = sub(a, mean(a, axes=(0,), keepdim=True))\n"
+        "sum(mul(t1, t1), axes=(0,), keepdim=False)",
+    ),
+    (
+        "t = cast(h, dtype='float32')\n"
+        "return sub(mean(mul(t, t), axes=(1,), keepdim=False), pow(mean(t, axes=(1,), keepdim=False), 2.0))",
+        {},
+        "t1 = cast(h, dtype='float32')\n"
+        "t2 = sub(t1, mean(t1, axes=(1,), keepdim=True))\n"
+        "mean(mul(t2, t2), axes=(1,), keepdim=False)",
+    ),
+    (
+        "sub(div(sum(mul(softmax(z, axis=1), mul(x, x)), axes=(1,), keepdim=False), 5.0), "
+        "div(pow(sum(mul(softmax(z, axis=1), x), axes=(1,), keepdim=False), 2.0), 5.0))",
+        {},
+        "t1 = softmax(z, axis=1)\n"
+        "t2 = sub(x, sum(mul(t1, x), axes=(1,), keepdim=True))\n"
+        "div(sum(mul(mul(t1, t2), t2), axes=(1,), keepdim=False), 5.0)",
+    ),
+    (
+        "sub(div(sum(mul(V, mul(s, s)), axes=(0,), keepdim=False), sum(V, axes=(0,), keepdim=False)), "
+        "pow(div(sum(mul(V, s), axes=(0,), keepdim=False), sum(V, axes=(0,), keepdim=False)), 2.0))",
+        {},
+        "t1 = expand(V, shape=(5, 5))\n"
+        "t2 = sub(s, div(sum(mul(V, s), axes=(0,), keepdim=True), sum(t1, axes=(0,), keepdim=True)))\n"
+        "div(sum(mul(mul(V, t2), t2), axes=(0,), keepdim=False), sum(t1, axes=(0,), keepdim=False))",
+    ),
+    (
+        "sub(div(mean(mul(w, mul(x, x)), axes=(1,), keepdim=False), mean(w, axes=(1,), keepdim=False)), "
+        "pow(div(mean(mul(w, x), axes=(1,), keepdim=False), mean(w, axes=(1,), keepdim=False)), 2.0))",
+        {},
+        "t1 = sub(x, div(sum(mul(w, x), axes=(1,), keepdim=True), sum(w, axes=(1,), keepdim=True)))\n"
+        "div(sum(mul(mul(w, t1), t1), axes=(1,), keepdim=False), sum(w, axes=(1,), keepdim=False))",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "ranges", "expected"), AFTER)
+def test_rewrites_to(body, ranges, expected):
+    proposal = assert_rewrite(RULE, body, ranges, expected)
+    assert (proposal.safety, proposal.severity) == ("exact", None)
 
 
 def test_symbolic_count(rewrite):
@@ -94,6 +261,20 @@ NEAR_MISSES = [
     # a softmax along the other axis
     "sub(sum(mul(softmax(z, axis=0), mul(x, x)), axes=(1,), keepdim=False), "
     "pow(sum(mul(softmax(z, axis=0), x), axes=(1,), keepdim=False), 2.0))",
+    "sub(sum(mul(n, n), axes=(0,), keepdim=False), pow(sum(n, axes=(0,), keepdim=False), 2.0))",
+    "sub(mean(mul(x, x), axes=(1,), keepdim=False), mul(pow(mean(x, axes=(1,), keepdim=False), 2.0), "
+    "mean(z, axes=(1,), keepdim=False)))",
+    # no elements
+    "sub(mean(mul(E, E), axes=(1,), keepdim=False), pow(mean(E, axes=(1,), keepdim=False), 2.0))",
+    # divided by the weights of other columns, by those of others, and by what is not kept where the rest is
+    "sub(div(sum(mul(a, mul(s, s)), axes=(0,), keepdim=False), sum(a, axes=(0,), keepdim=False)), "
+    "pow(div(sum(mul(a, s), axes=(0,), keepdim=False), sum(a, axes=(0,), keepdim=False)), 2.0))",
+    "sub(div(sum(mul(w, mul(x, x)), axes=(1,), keepdim=False), sum(z, axes=(1,), keepdim=False)), "
+    "pow(div(sum(mul(w, x), axes=(1,), keepdim=False), sum(z, axes=(1,), keepdim=False)), 2.0))",
+    "sub(div(sum(mul(s, mul(s, s)), axes=(1,), keepdim=True), sum(s, axes=(1,), keepdim=False)), "
+    "pow(div(sum(mul(s, s), axes=(1,), keepdim=True), sum(s, axes=(1,), keepdim=False)), 2.0))",
+    "sub(div(mean(mul(w, mul(x, x)), axes=(1,), keepdim=True), sum(w, axes=(1,), keepdim=True)), "
+    "pow(div(mean(mul(w, x), axes=(1,), keepdim=True), sum(w, axes=(1,), keepdim=True)), 2.0))",
     # two passes, and their compensated form
     f"mean(pow(sub(x, {_M}), 2.0), axes=(1,), keepdim=True)",
     f"sub(mean(pow(sub(x, {_M}), 2.0), axes=(1,), keepdim=True), "
