@@ -39,7 +39,7 @@ from stabilize.passes.rule import Context, Proposal, Rule
 from stabilize.passes.scaled import number_of
 
 _NARROW, _WIDE = "float16", "float32"
-_MOST = 32
+_MOST = 64
 
 #: Numbers up to this have squares that float16 holds.
 _ROOT = FORMATS[_NARROW].max ** 0.5
@@ -67,6 +67,7 @@ class Region:
         self.widening = Widening(ctx.builder, _WIDE, lambda v: repaired(ctx, v))
         self.inside = self.widening.inside
         self.outside: set[Value] = set()
+        self._asked = 0
 
     @classmethod
     def of(cls, ctx: Context, value: Value) -> Region | None:
@@ -91,7 +92,8 @@ class Region:
         if value in self.inside or value in self.outside:
             return value in self.inside
         found = False
-        if is_float(value.dtype) and value.op in _ONWARD and len(self.inside) + len(self.outside) < _MOST:
+        self._asked += 1
+        if is_float(value.dtype) and value.op in _ONWARD and self._asked <= _MOST:
             operands = [o for o in value.operands if number_of(o) is None]
             follows = [self._follows(o) for o in operands] if value.dtype == _NARROW or value.op == "cast" else []
             found = any(follows) and all(f or self._is_sum(o) for f, o in zip(follows, operands, strict=True))
@@ -133,14 +135,14 @@ class Region:
 
     def _take_products(self, value: Value) -> None:
         """The products and powers under a sum, and what centres their factors."""
-        if value in self.inside:
-            return
-        product = value.op in ("mul", "pow", "neg", "abs", "expand", "sum")
-        if value.dtype == _NARROW and (product or _centring(value)):
-            self.outside.discard(value)
-            self.inside.add(value)
-            for operand in value.operands:
-                self._take_products(operand)
+        stack = [value]
+        while stack and len(self.inside) < 2 * _MOST:
+            inner = stack.pop()
+            product = inner.op in ("mul", "pow", "neg", "abs", "expand", "sum")
+            if inner not in self.inside and inner.dtype == _NARROW and (product or _centring(inner)):
+                self.outside.discard(inner)
+                self.inside.add(inner)
+                stack += inner.operands
 
 
 def _centring(value: Value) -> bool:
