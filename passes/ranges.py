@@ -27,6 +27,7 @@ from stabilize.passes.scaled import Engine, number_of
 INF = math.inf
 _DEPTH = 5  # relations applied one after the other to bound a form
 _MOST_STEPS = 1000  # forms looked at to bound one: relations between many atoms are given up
+_MOST_NESTED = 40  # values bounded to bound another: towers of hundreds of exponentials would overflow the stack
 _COUNTING = ("arange", "reshape", "unsqueeze", "squeeze", "transpose", "expand", "slice")  # known of integers too
 _USELESS = -1e30  # a lower bound of an exponent that says nothing: what a clamp to the largest number leaves
 
@@ -68,12 +69,17 @@ class Ranges:
         self._ranges: dict[Value, Range] = {}
         self._lowest: dict[tuple[tuple[tuple[Value, Fraction], ...], int], float] = {}
         self._steps = 0
+        self._nested = 0
 
     def of(self, value: Value) -> Range:
         found = self._ranges.get(value)
         if found is None:
+            if self._nested == _MOST_NESTED:
+                return Range()
+            self._nested += 1
             for inner in _pending(value, self._ranges):
                 self._ranges[inner] = self._compute(inner)
+            self._nested -= 1
             found = self._ranges[value]
         return found
 

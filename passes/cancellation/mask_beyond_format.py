@@ -21,8 +21,9 @@ Any.
 Half an ulp of float16 after; NaN in rows that are masked throughout before.
 
 ## Safety
-exact for a number that float32 holds: the same operations in float32, rounded once at the end. The sum of two masks in
-other formats, and products with an infinity, are reported only: a repair would change the model.
+exact for a number that a wider format holds: the same operations in float32 (in float64 where the softmax is), rounded
+once at the end. The sum of two masks that no wider format holds, and products with an infinity, are reported only: a
+repair would change the model.
 
 ## Source
 IEEE 754-2019, §7.2: inf − inf and 0·inf are invalid operations.
@@ -36,6 +37,7 @@ from stabilize.formats import FORMATS, is_float
 from stabilize.graph.build import constant_of
 from stabilize.graph.ops import LAYOUT
 from stabilize.graph.value import Value
+from stabilize.passes.cancellation.moments import carrier
 from stabilize.passes.cancellation.widening import Widening
 from stabilize.passes.rule import Context, Proposal, Rule
 from stabilize.passes.scaled import number_of
@@ -52,13 +54,13 @@ _TWICE = "two masks are added to a number beyond the format: rows that both mask
 
 def match(ctx: Context, value: Value) -> Proposal | None:
     source = value.operands[0]
-    beyond = _Beyond(ctx)
+    beyond = _Beyond(ctx, carrier([source.dtype]))
     found = beyond.follow(source, _DEPTH)
     if beyond.infinite:
         return RULE.proposal(value, safety=None, message=_INFINITE)
     if not found:
         return None
-    if source.dtype != "float16":
+    if beyond.hopeless:
         return RULE.proposal(value, safety=None, message=_TWICE, severity="warning")
     new = ctx.builder.make(value.op, beyond.widening.widened(source), **dict(value.attrs))
     return RULE.proposal(value, ctx.emitter.finish(new, value), message=_TWICE if beyond.twice else "")
@@ -68,12 +70,14 @@ class _Beyond:
     """What depends on a number beyond its format.
 
     infinite: a product with an infinity was met. twice: a sum of two numbers was, each of which the format holds.
+    hopeless: nor does the wider format hold that sum.
     """
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: Context, wide: str) -> None:
         self.ctx = ctx
-        self.widening = Widening(ctx.builder, "float32")
-        self.infinite = self.twice = False
+        self.limit = FORMATS[wide].max
+        self.widening = Widening(ctx.builder, wide)
+        self.infinite = self.twice = self.hopeless = False
 
     def follow(self, value: Value, depth: int) -> bool:
         """Whether `value` depends on such a number; if so it is to be computed in the wider format."""
@@ -81,15 +85,15 @@ class _Beyond:
             return False
         number = number_of(value)
         if number is not None:
-            return FORMATS[value.dtype].max < abs(float(number)) <= FORMATS["float32"].max
+            return FORMATS[value.dtype].max < abs(float(number)) <= self.limit
         if not depth or value.op not in _MASKING:
             return False
         followed = [self.follow(o, depth - 1) for o in value.operands]
         found = any(followed)  # all of them are looked at
         if value.op == "mul" and any(abs(constant_of(o) or 0) == math.inf for o in value.operands):
             self.infinite |= any(0.0 in self.ctx.ranges.of(o) for o in value.operands if constant_of(o) is None)
-        if value.op == "add" and self._overflows(value):
-            found = self.twice = True
+        if value.op == "add":
+            found |= self._overflows(value)
         if found:
             self.widening.inside.add(value)
         return found
@@ -98,7 +102,11 @@ class _Beyond:
         """A sum of two bounded numbers that is beyond the format where neither is: a mask and a mask."""
         limit = FORMATS[value.dtype].max
         lows = [self.ctx.ranges.of(o).lo for o in value.operands]
-        return all(-limit <= low <= -limit / 4 for low in lows) and sum(lows) < -limit
+        if not all(-limit <= low <= -limit / 4 for low in lows) or sum(lows) >= -limit:
+            return False
+        self.twice = True
+        self.hopeless |= sum(lows) < -self.limit
+        return True
 
 
 RULE = Rule("STB602", "mask-beyond-format", _SINKS, match, __doc__, "error",

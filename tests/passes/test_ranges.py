@@ -12,7 +12,7 @@ from stabilize.formats import FORMATS
 from stabilize.graph.value import Value, cone
 from stabilize.passes.ranges import Range
 from stabilize.verify.oracle import evaluate
-from tests.passes.graphs import drawn, read
+from tests.passes.graphs import Options, Outcome, drawn, read
 
 INF = math.inf
 #: exp is finite up to OVER, and positive from UNDER on, in float32.
@@ -545,3 +545,14 @@ def bounded(value: Value, given: Mapping[str, tuple[float, float]], seed: int) -
     """Ordinary numbers for the inputs, moved into their bounds."""
     leaves = drawn([v for v in cone([value]) if v.op == "input"], seed)
     return {v: t.clamp(*given[str(v.attr("name"))]) if v.attr("name") in given else t for v, t in leaves.items()}
+
+
+def test_a_tower_of_exponentials_is_bounded():
+    """What bounds a value may itself wait for a bound: three hundred of them are given up, and nothing is known."""
+    lines = [
+        "t0 = x",
+        *(f"t{i + 1} = exp(t{i})" for i in range(300)),
+        "return div(t300, sum(t300, axes=(1,), keepdim=True))",
+    ]
+    outcome = Outcome("\n".join(lines), Options())
+    assert outcome.codes == ["STB101"]
