@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from typing import TypeAlias, final
 
 from stabilize.formats import FORMATS, is_float
@@ -592,15 +593,12 @@ def _r_erfc(_: Ranges, v: Value, r: list[Range]) -> Range:
     return Range(smallest, math.erfc(r[0].lo), tiny=smallest < FORMATS[v.dtype].min_normal)
 
 
-def _increasing(function: Callable[[float], float], low: float = -INF, high: float = INF) -> RangeRule:
+def _r_increasing(
+    function: Callable[[float], float], low: float, high: float, _: Ranges, v: Value, r: list[Range]
+) -> Range:
     """The range of an increasing function on [low, high], NaN outside."""
-
-    def rule(_: Ranges, v: Value, r: list[Range]) -> Range:
-        ends = (min(max(x, low), high) for x in (r[0].lo, r[0].hi))
-        lo, hi = (_limit(function, x) for x in ends)
-        return Range(lo, hi, tiny=r[0].tiny and low < 0 < high)
-
-    return rule
+    lo, hi = (_limit(function, min(max(x, low), high)) for x in (r[0].lo, r[0].hi))
+    return Range(lo, hi, tiny=r[0].tiny and low < 0 < high)
 
 
 def _limit(function: Callable[[float], float], x: float) -> float:
@@ -633,13 +631,9 @@ def _r_log_ndtr(_: Ranges, v: Value, r: list[Range]) -> Range:
     return Range(-INF, 0.0, r[0].big)
 
 
-def _r_quantile(centre: float) -> RangeRule:
+def _r_quantile(centre: float, _: Ranges, v: Value, r: list[Range]) -> Range:
     """erf⁻¹ and Φ⁻¹: negative below the centre of their domain, positive above."""
-
-    def rule(_: Ranges, v: Value, r: list[Range]) -> Range:
-        return Range(0.0 if r[0].lo >= centre else -INF, 0.0 if r[0].hi <= centre else INF)
-
-    return rule
+    return Range(0.0 if r[0].lo >= centre else -INF, 0.0 if r[0].hi <= centre else INF)
 
 
 def _r_floor(_: Ranges, v: Value, r: list[Range]) -> Range:
@@ -679,10 +673,11 @@ RANGE: dict[str, RangeRule] = {
     "gather": _r_same, "slice": _r_same, "logsumexp": _r_logsumexp, "logcumsumexp": _r_logsumexp,
     "logaddexp": _r_logaddexp,
     "sin": _r_wave, "cos": _r_wave, "erf": _r_erf, "erfc": _r_erfc, "floor": _r_floor, "xlogy": _r_loss,
-    "asin": _increasing(math.asin, -1.0, 1.0), "acos": _r_acos, "atan": _increasing(math.atan),
-    "asinh": _increasing(math.asinh), "acosh": _increasing(math.acosh, 1.0), "sinh": _r_sinh, "erfcx": _r_erfcx,
-    "atanh": _increasing(math.atanh, -1.0, 1.0), "log_ndtr": _r_log_ndtr, "erfinv": _r_quantile(0.0),
-    "ndtri": _r_quantile(0.5),
+    "asin": partial(_r_increasing, math.asin, -1.0, 1.0), "acos": _r_acos,
+    "atan": partial(_r_increasing, math.atan, -INF, INF), "asinh": partial(_r_increasing, math.asinh, -INF, INF),
+    "acosh": partial(_r_increasing, math.acosh, 1.0, INF), "atanh": partial(_r_increasing, math.atanh, -1.0, 1.0),
+    "sinh": _r_sinh, "erfcx": _r_erfcx, "log_ndtr": _r_log_ndtr,
+    "erfinv": partial(_r_quantile, 0.0), "ndtri": partial(_r_quantile, 0.5),
     "cross_entropy": _r_loss, "nll_loss": _r_loss, "bce_with_logits": _r_loss, "attention": _r_attention,
     "layer_norm": _r_normalised, "rms_norm": _r_normalised,
 }  # fmt: skip

@@ -43,6 +43,8 @@ def test_a_page_has_every_section():
     assert rule.documentation == _PAGE
     assert rule.reason == "It overflows"
     assert (rule.code, rule.name, rule.severity, rule.ops) == ("STB199", "naive-thing", "error", frozenset())
+    ctx, value = read("log(exp(x))")
+    assert rule.match(ctx, value) is None
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)

@@ -106,6 +106,8 @@ NONE = [
     (f"u = expand(R, shape=(4, 5))\nreturn div(sum(mul(u, u), axes=(1,), keepdim=True), mul({_N}, {_N}))"
      .replace("{0}", "R"), True),
     (f"u = mul(div(R, {_N}), {_unit('x')})\nreturn sum(u, axes=(1,), keepdim=True)".replace("{0}", "R"), True),
+    (f"div(sum(mul(R, x), axes=(1,), keepdim=True), mul({_N.format('R')}, {_N.format('x')}))", True),
+    (f"div(sum(mul(x, R), axes=(1,), keepdim=True), mul({_N.format('R')}, {_N.format('x')}))", True),
     # not of products, or not of the same vectors
     (f"sum({_unit('x')}, axes=(1,), keepdim=True)", True),
     (f"u = {_unit('x')}\nreturn sum(add(u, u), axes=(1,), keepdim=True)", True),

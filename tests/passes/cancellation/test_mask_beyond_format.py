@@ -153,6 +153,7 @@ def test_two_masks_that_no_wider_format_holds_are_reported_only(like):
         ("softmax(add(h, mul(sub(1.0, cast(B, dtype='float16')), -inf)), axis=1)", {}),
         ("softmax(add(x, mul(inf, sub(cast(B, dtype='float32'), 1.0))), axis=1)", {}),
         ("softmax(mul(x, -inf), axis=1)", {"x": (0.0, 1.0)}),
+        ("softmax(mul(x, -inf), axis=1)", {"x": (-1.0, 0.0)}),
     ],
 )
 def test_a_product_with_an_infinity_is_reported_only(body, ranges):
