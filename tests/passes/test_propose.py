@@ -16,14 +16,18 @@ SOFTMAX = "e = exp(x)\np = div(e, sum(e, axes=(1,), keepdim=True))\n"
 def walk(view: View, refused: tuple[str, ...] = (), **options: str) -> tuple[list[str], dict[str, str]]:
     """(codes in the order they were proposed, replacements as text); proposals of codes in `refused` are declined."""
     codes: list[str] = []
+    asked: set[Value] = set()
 
     def accept(proposal: Proposal) -> Value | None:
         codes.append(proposal.rule.code)
+        asked.add(proposal.old)
+        assert all(c.type == proposal.old.type for c in proposal.candidates)
         if proposal.rule.code in refused or not proposal.candidates:
             return None
         return proposal.candidates[0]
 
     replaced = proposals(view, context(view, Options(**options)), accept)
+    assert set(replaced) <= asked
     return codes, {nested(old): nested(new) for old, new in replaced.items()}
 
 
@@ -59,6 +63,11 @@ def test_what_a_new_expression_stands_on_is_asked():
 
 def test_what_depends_on_no_input_is_left_alone():
     assert walk(graph("log(add(sin(constant(value=0.5, dtype='float32', shape=(3,))), 1.0))")) == ([], {})
+
+
+def test_what_depends_on_no_input_hides_nothing_behind_it():
+    view = graph("l = log(add(1.0, x))\nc = sin(constant(value=0.5, dtype='float32', shape=(3,)))\nreturn l, c")
+    assert walk(view)[0] == ["STB210"]
 
 
 def test_opaque_values_vary():
@@ -116,6 +125,10 @@ def test_substitute():
     new = view.builder.make("sub", *old.operands)
     assert nested(substitute(view.builder, root, old, new)) == "add(mul(sub(x, z), 2.0), tanh(z))"
     assert substitute(view.builder, root, root, new) is new
+    total = view.builder.make("sum", root, axes=(1,), keepdim=False)
+    assert nested(substitute(view.builder, total, old, new)) == (
+        "sum(add(mul(sub(x, z), 2.0), tanh(z)), axes=(1,), keepdim=False)"
+    )
     assert substitute(view.builder, root, view.builder.make("neg", new), new) is root
 
 
