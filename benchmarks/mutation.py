@@ -74,7 +74,10 @@ def mutants_of(file: str) -> Iterator[Mutant]:
             changed = function.deep_replace(mutation.original_node, mutation.mutated_node)
             name = owners.get(function, "") + function.name.value
             at = where[mutation.original_node]
-            yield Mutant(file, name, at.start.line, at.end.line, code_of(function), code_of(changed))
+            line = at.start.line
+            if line < where[function.body.body[0]].start.line:
+                line = where[function.name].start.line  # of the def: what a call is at
+            yield Mutant(file, name, line, at.end.line, code_of(function), code_of(changed))
 
 
 def code_of(function: cst.CSTNode) -> str:
@@ -113,7 +116,7 @@ class Tests:
             return note(frame, event, None) if self._file(frame.f_code) else None
 
         def note(frame: FrameType, event: str, _: object) -> object:
-            if event in ("call", "line"):  # a call is at the line of its def, with the defaults
+            if event in ("call", "line"):
                 self.reaching[str(self._file(frame.f_code)), frame.f_lineno].add(item)
             return note
 

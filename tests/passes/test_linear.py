@@ -78,3 +78,17 @@ def test_what_is_zero():
     assert NOTHING.is_zero
     assert not form(constant=1).is_zero
     assert not Linear.of(X).is_zero
+
+
+def test_without_an_atom():
+    assert form((X, 2), (Z, -1), constant=3).without(X) == form((Z, -1), constant=3)
+    assert form((X, 2), constant=3).without(Z) == form((X, 2), constant=3)
+
+
+def test_one_number_is_lifted_to_the_rank_it_was_computed_in():
+    beside = form((X, 2), (SQUEEZED, -1), constant=3)
+    assert beside.lifted() == form((X, 2), (ONE, -1), constant=3)
+    alone = form((SQUEEZED, 2), constant=3)
+    assert alone.lifted() is alone  # no atom has that rank
+    assert form((X, 1), (Z, 1)).lifted() == form((X, 1), (Z, 1))
+    assert Linear().lifted() == Linear()
