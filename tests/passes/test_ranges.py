@@ -571,6 +571,92 @@ RANGES = [
     ("add(softmax(x, axis=1), z)", {"z": (1e-38, 1)}, "1e-38..2"),
     ("add(softmax(x, axis=1), z)", {"z": (2e-39, 1)}, "2e-39..2 tiny"),
     ("add(softmax(x, axis=1), 1e-30)", {}, "1e-30..1"),
+    # --- maxima less a maximum of the same ---
+    ("m2 = maximum(x, z)\nreturn maximum(sub(x, m2), sub(z, m2))", {}, "-inf..0"),
+    ("m2 = detach(maximum(x, z))\nreturn maximum(sub(x, m2), sub(z, m2))", {}, "-inf..0"),
+    ("m2 = maximum(maximum(x, z), w)\nreturn maximum(maximum(sub(x, m2), sub(z, m2)), sub(w, m2))", {}, "-inf..0"),
+    ("m2 = maximum(maximum(x, z), w)\nreturn maximum(sub(x, m2), sub(z, m2))", {}, "-inf..0"),
+    ("m2 = maximum(x, z)\nreturn maximum(sub(add(x, 1.0), m2), sub(z, m2))", {}, "-inf..1"),
+    ("m2 = maximum(x, z)\nreturn maximum(sub(add(x, 1.0), m2), sub(add(z, 2.0), m2))", {}, "-inf..2"),
+    ("m2 = maximum(x, z)\nreturn maximum(sub(x, mul(m2, 2.0)), sub(z, mul(m2, 2.0)))", {}, "-inf..inf"),
+    ("m2 = maximum(x, z)\nreturn maximum(sub(x, m2), sub(w, m2))", {}, "-inf..inf"),
+    ("m2 = maximum(x, z)\nreturn maximum(sub(x, m2), z)", {}, "-inf..inf"),
+    ("m2 = maximum(x, add(z, 1.0))\nreturn add(exp(sub(x, m2)), exp(sub(z, m2)))", {}, "0.367879..1.36788"),
+    ("m2 = maximum(x, z)\nreturn log(add(exp(sub(x, m2)), exp(sub(z, m2))))", {}, "0..0.693147"),
+    ("m2 = minimum(x, z)\nreturn minimum(sub(x, m2), sub(z, m2))", {}, "0..inf"),
+    (
+        "m2 = maximum(max(x, axes=(1,), keepdim=True), R)\nreturn add(sum(exp(sub(x, m2)), axes=(1,), "
+        "keepdim=True), exp(sub(R, m2)))",
+        {}, "1..6",
+    ),
+    (
+        "m2 = maximum(max(x, axes=(1,), keepdim=True), 2.0)\nreturn maximum(sum(exp(sub(x, m2)), axes=(1,), "
+        "keepdim=True), exp(sub(2.0, m2)))",
+        {}, "1..5",
+    ),
+    (
+        "m2 = maximum(max(x, axes=(1,), keepdim=True), max(z, axes=(1,), keepdim=True))\nreturn "
+        "add(sum(exp(sub(x, m2)), axes=(1,), keepdim=True), sum(exp(sub(z, m2)), axes=(1,), keepdim=True))",
+        {}, "1..10",
+    ),
+    ("m2 = maximum(x, z)\nreturn maximum(sub(x, m2), sub(z, m2))", {"x": (0, 1), "z": (0, 1)}, "-1..1"),
+    ("m2 = relu(x)\nreturn maximum(sub(x, m2), neg(m2))", {}, "-inf..0"),
+    (
+        "m2 = detach(maximum(max(x, axes=(1,), keepdim=True), 2.0))\nreturn maximum(exp(sub(2.0, m2)), "
+        "sum(exp(sub(x, m2)), axes=(1,), keepdim=True))",
+        {}, "1..5",
+    ),
+    (
+        "m2 = maximum(max(x, axes=(1,), keepdim=True), max(z, axes=(1,), keepdim=True))\nreturn "
+        "maximum(sum(exp(sub(x, m2)), axes=(1,), keepdim=True), sum(exp(sub(z, m2)), axes=(1,), "
+        "keepdim=True))",
+        {}, "1..5",
+    ),
+    (
+        "m2 = maximum(maximum(max(x, axes=(1,), keepdim=True), R), 2.0)\nreturn "
+        "maximum(maximum(sum(exp(sub(x, m2)), axes=(1,), keepdim=True), exp(sub(R, m2))), exp(sub(2.0, m2)))",
+        {}, "1..5",
+    ),
+    (
+        "m2 = maximum(maximum(max(x, axes=(1,), keepdim=True), R), 2.0)\nreturn maximum(sum(exp(sub(x, m2)), "
+        "axes=(1,), keepdim=True), exp(sub(2.0, m2)))",
+        {}, "0..5 tiny",
+    ),
+    (
+        "m2 = maximum(max(x, axes=(1,), keepdim=True), 2.0)\nreturn maximum(sum(exp(sub(x, m2)), axes=(1,), "
+        "keepdim=True), exp(sub(3.0, m2)))",
+        {}, "1..5",
+    ),
+    (
+        "m2 = maximum(max(x, axes=(1,), keepdim=True), 2.0)\nreturn maximum(sum(exp(sub(x, m2)), axes=(1,), "
+        "keepdim=True), exp(sub(R, m2)))",
+        {}, "0..inf big tiny",
+    ),
+    (
+        "m2 = maximum(max(x, axes=(1,), keepdim=True), 2.0)\nreturn maximum(sum(exp(sub(x, m2)), axes=(1,), "
+        "keepdim=True), exp(sub(2.0, R)))",
+        {}, "0..inf big tiny",
+    ),
+    (
+        "m2 = maximum(max(x, axes=(1,), keepdim=True), 2.0)\nreturn maximum(sum(exp(sub(x, mul(m2, 2.0))), "
+        "axes=(1,), keepdim=True), exp(sub(2.0, mul(m2, 2.0))))",
+        {}, "0..inf big tiny",
+    ),
+    (
+        "m2 = minimum(max(x, axes=(1,), keepdim=True), 2.0)\nreturn maximum(sum(exp(sub(x, m2)), axes=(1,), "
+        "keepdim=True), exp(sub(2.0, m2)))",
+        {}, "1..inf big",
+    ),
+    (
+        "m2 = maximum(max(x, axes=(1,), keepdim=True), 2.0)\nreturn minimum(sum(exp(sub(x, m2)), axes=(1,), "
+        "keepdim=True), exp(sub(2.0, m2)))",
+        {}, "0..1 tiny",
+    ),
+    (
+        "m2 = maximum(max(x, axes=(1,), keepdim=True), 2.0)\nreturn sub(2.0, maximum(log(sum(exp(sub(x, m2)),"
+        " axes=(1,), keepdim=True)), sub(2.0, m2)))",
+        {}, "0.390562..2",
+    ),
 ]  # fmt: skip
 
 
