@@ -374,6 +374,34 @@ REGIONS = [
         "t1 = cast(h, dtype='float32')\n"
         "cast(pow(transpose(mean(mul(t1, t1), axes=(1,), keepdim=True), perm=(1, 0)), 2.0), dtype='float16')",
     ),
+    (
+        "mean(pow(sub(h, div(sum(h, axes=(1,), keepdim=True), 5.0)), 2.0), axes=(1,), keepdim=True)",
+        {"h": (-250, 250)},
+        "t1 = cast(h, dtype='float32')\n"
+        "cast(mean(pow(sub(t1, div(sum(t1, axes=(1,), keepdim=True), 5.0)), 2.0), axes=(1,), keepdim=True), "
+        "dtype='float16')",
+    ),
+    (
+        "log(add(sub(mean(mul(h, h), axes=(1,), keepdim=True), pow(mean(h, axes=(1,), keepdim=True), 2.0)), "
+        "0.5))",
+        {},
+        "t1 = cast(h, dtype='float32')\n"
+        "t2 = sub(t1, mean(t1, axes=(1,), keepdim=True))\n"
+        "cast(log(add(mean(mul(t2, t2), axes=(1,), keepdim=True), 0.5)), dtype='float16')",
+    ),
+    (
+        "mean(mul(h, h), axes=(1,), keepdim=True)",
+        {"h": (-256, 255)},
+        "t1 = cast(h, dtype='float32')\n"
+        "cast(mean(mul(t1, t1), axes=(1,), keepdim=True), dtype='float16')",
+    ),
+    (
+        "sum(mul(log(abs(h)), mul(h, h)), axes=(1,), keepdim=True)",
+        {},
+        "t1 = cast(h, dtype='float32')\n"
+        "cast(sum(mul(cast(log(abs(h)), dtype='float32'), mul(t1, t1)), axes=(1,), keepdim=True), "
+        "dtype='float16')",
+    ),
 ]  # fmt: skip
 
 
