@@ -115,10 +115,12 @@ def _is_quotient(value: Value) -> bool:
 
 def _at_least(value: Value, names: Names) -> list[tuple[Value, Names]]:
     """Values that `value` is no smaller than: what a maximum or a positive guard was put on."""
-    found, stack = list[tuple[Value, Names]](), [(value, names)]
+    found, stack = dict[tuple[Value, Names], None](), [(value, names)]
     while stack:
         each, along = _plain(*stack.pop())
-        found.append((each, along))
+        if (each, along) in found:
+            continue
+        found[each, along] = None
         if each.op == "maximum":
             stack.extend((o, _last(along, o)) for o in each.operands)
         if each.op == "add":
@@ -126,7 +128,7 @@ def _at_least(value: Value, names: Names) -> list[tuple[Value, Names]]:
                 k = number_of(b)
                 if k is not None and k >= 0:
                     stack.append((a, _last(along, a)))
-    return found
+    return list(found)
 
 
 def _is_length(value: Value, names: Names, vector: Value, axes: tuple[int, ...]) -> bool:

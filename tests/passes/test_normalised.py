@@ -161,3 +161,10 @@ def test_a_guard_is_told_from_the_length_itself():
     assert nested(put_back.value) == nested(value.operands[0].operands[0]).replace(
         _N.format("x"), f"unsqueeze({_FLAT.format('x')}, axes=(1,))"
     )
+
+
+def test_a_divisor_of_many_guards_is_looked_through_once():
+    """Sixty maxima, each over two ways to the one before, are no 2⁶⁰ paths."""
+    lines = ["n0 = norm(x, axes=(1,), keepdim=True)"]
+    lines += [f"n{i + 1} = maximum(add(n{i}, 0.5), add(n{i}, 0.25))" for i in range(60)]
+    assert is_cosine(read("\n".join([*lines, "u = div(x, n60)", "return sum(mul(u, u), axes=(1,), keepdim=True)"]))[1])
