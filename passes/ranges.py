@@ -254,9 +254,12 @@ def _choices(atom: Value) -> list[Value]:
     if atom.op not in ("maximum", "minimum"):
         return list(atom.operands)
     found: list[Value] = []
-    stack = list(reversed(atom.operands))
+    stack, seen = list(reversed(atom.operands)), set[Value]()
     while stack:
         operand = stack.pop()
+        if operand in seen:
+            continue
+        seen.add(operand)
         if operand.op == atom.op:
             stack.extend(reversed(operand.operands))
         elif not _is_limit(operand, atom.op):

@@ -692,3 +692,11 @@ def test_a_tower_of_exponentials_is_bounded():
     ]
     outcome = Outcome("\n".join(lines), Options())
     assert outcome.codes == ["STB101"]
+
+
+def test_maxima_that_share_their_operands_are_looked_through_once():
+    """Forty maxima, each over two ways to the one before, are no 2⁴⁰ choices."""
+    lines = ["t0 = x", *(f"t{i + 1} = maximum(t{i}, maximum(t{i}, z))" for i in range(40))]
+    ctx, value = read("\n".join([*lines, "return sub(t40, x)"]))
+    assert ctx.ranges.of(value).lo == 0
+    assert Outcome("\n".join([*lines, "return mul(exp(t40), erfc(t40))"]), Options()).codes == []
