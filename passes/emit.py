@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import final
 
@@ -210,7 +210,7 @@ class Emitter:
             chosen = {a for a, _ in same}
             rest = Linear(tuple(t for t in form.terms if t[0] not in chosen), form.constant)
             outer = self.split(rest, depth - 1)
-            wrapped = tuple((k, Term(t.kind, t.form, t.axes, t.other, (*t.views, atom))) for k, t in under.terms)
+            wrapped = tuple((k, replace(t, views=(*t.views, atom))) for k, t in under.terms)
             return [Split(wrapped + outer.terms, under.constant + outer.constant, under.cost + outer.cost)]
         return []
 

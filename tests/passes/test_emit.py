@@ -270,6 +270,93 @@ LOG = {
         "logsumexp(sub(x, detach(max(x, axes=(1,), keepdim=True))), axes=(1,), keepdim=True)",
     "sub(log(sum(exp(mul(sub(x, max(x, axes=(1,), keepdim=True)), 2.0)), axes=(1,), keepdim=True)), z)":
         "sub(logsumexp(mul(sub(x, max(x, axes=(1,), keepdim=True)), 2.0), axes=(1,), keepdim=True), z)",
+    # --- views of what is mixed, exponents that are emitted anew ---
+    "log(sub(1.0, sigmoid(h)))":
+        "log_sigmoid(neg(h))",
+    "sub(h, logsumexp(h, axes=(0, 1), keepdim=True))":
+        "reshape(log_softmax(reshape(h, shape=(20,)), axis=0), shape=(4, 5))",
+    "neg(log(add(1.0, exp(h))))":
+        "log_sigmoid(neg(h))",
+    "log(div(1.0, add(1.0, exp(h))))":
+        "log_sigmoid(neg(h))",
+    "sub(squeeze(O, axes=(0, 1)), squeeze(logsumexp(x, axes=(0, 1), keepdim=True), axes=(0, 1)))":
+        "sub(squeeze(O, axes=(0, 1)), logsumexp(x, axes=(0, 1), keepdim=False))",
+    "squeeze(sub(O, logsumexp(x, axes=(0, 1), keepdim=True)), axes=(0, 1))":
+        "sub(squeeze(O, axes=(0, 1)), logsumexp(x, axes=(0, 1), keepdim=False))",
+    "add(squeeze(O, axes=(0, 1)), squeeze(sub(O, logsumexp(x, axes=(0, 1), keepdim=True)), axes=(0, 1)))":
+        "sub(mul(squeeze(O, axes=(0, 1)), 2.0), logsumexp(x, axes=(0, 1), keepdim=False))",
+    "sub(U, logsumexp(unsqueeze(U, axes=(0,)), axes=(0,), keepdim=False))":
+        "0.0",
+    "squeeze(log(softmax(unsqueeze(x, axes=(0,)), axis=2)), axes=(0,))":
+        "log_softmax(x, axis=1)",
+    "log(squeeze(squeeze(sum(exp(q), axes=(0, 2), keepdim=True), axes=(2,)), axes=(0,)))":
+        "logsumexp(q, axes=(0, 2), keepdim=False)",
+    "squeeze(squeeze(log(sum(exp(q), axes=(0, 2), keepdim=True)), axes=(2,)), axes=(0,))":
+        "logsumexp(q, axes=(0, 2), keepdim=False)",
+    "log(sum(squeeze(exp(R), axes=(1,)), axes=(0,), keepdim=False))":
+        "logsumexp(squeeze(R, axes=(1,)), axes=(0,), keepdim=False)",
+    "log(squeeze(add(sum(exp(x), axes=(1,), keepdim=True), 0.5), axes=(1,)))":
+        (
+            "t1 = detach(minimum(maximum(add(max(x, axes=(1,), keepdim=True), 0.6931471805599453), 0.0), "
+            "3.4028234663852886e+38))\n"
+            "sub(squeeze(add(t1, log1p(add(sum(exp(sub(x, add(t1, -0.6931471805599453))), axes=(1,), "
+            "keepdim=True), expm1(sub(0.0, t1))))), axes=(1,)), 0.6931471805599453)"
+        ),
+    "log(softmax(unsqueeze(U, axes=(0,)), axis=0))":
+        "log(softmax(unsqueeze(U, axes=(0,)), axis=0))",
+    "sub(squeeze(max(x, axes=(0, 1), keepdim=True), axes=(0, 1)), logsumexp(x, axes=(0, 1), "
+    "keepdim=False))":
+        "sub(max(x, axes=(0, 1), keepdim=False), logsumexp(x, axes=(0, 1), keepdim=False))",
+    "sub(logsumexp(x, axes=(0, 1), keepdim=False), squeeze(max(x, axes=(0, 1), keepdim=True), axes=(0, "
+    "1)))":
+        "sub(logsumexp(x, axes=(0, 1), keepdim=False), max(x, axes=(0, 1), keepdim=False))",
+    "log(topk_values(exp(add(x, z)), axis=1, k=2, largest=True, sorted=True))":
+        "topk_values(add(x, z), axis=1, k=2, largest=True, sorted=True)",
+    "log(topk_values(mul(exp(x), exp(z)), axis=1, k=2, largest=True, sorted=True))":
+        "topk_values(add(x, z), axis=1, k=2, largest=True, sorted=True)",
+    "log(cumsum(mul(exp(x), exp(z)), axis=1))":
+        "logcumsumexp(add(x, z), axis=1)",
+    "log(max(mul(exp(x), exp(z)), axes=(1,), keepdim=True))":
+        "max(add(x, z), axes=(1,), keepdim=True)",
+    "log(max(mul(exp(x), exp(z)), axes=(1,), keepdim=False))":
+        "max(add(x, z), axes=(1,), keepdim=False)",
+    "log(mul(maximum(exp(x), 0.001), exp(z)))":
+        "add(z, maximum(x, -6.907755278982137))",
+    "log(concat(mul(exp(x), exp(z)), exp(w), axis=0))":
+        "concat(add(x, z), w, axis=0)",
+    "log(squeeze(add(sum(exp(x), axes=(1,), keepdim=True), 0.5), axes=(1,)))":
+        (
+            "t1 = detach(minimum(maximum(add(max(x, axes=(1,), keepdim=True), 0.6931471805599453), 0.0), "
+            "3.4028234663852886e+38))\n"
+            "sub(squeeze(add(t1, log1p(add(sum(exp(sub(x, add(t1, -0.6931471805599453))), axes=(1,), "
+            "keepdim=True), expm1(sub(0.0, t1))))), axes=(1,)), 0.6931471805599453)"
+        ),
+    "log(transpose(add(sum(exp(x), axes=(1,), keepdim=True), 0.5), perm=(1, 0)))":
+        (
+            "t1 = detach(minimum(maximum(add(max(x, axes=(1,), keepdim=True), 0.6931471805599453), 0.0), "
+            "3.4028234663852886e+38))\n"
+            "sub(transpose(add(t1, log1p(add(sum(exp(sub(x, add(t1, -0.6931471805599453))), axes=(1,), "
+            "keepdim=True), expm1(sub(0.0, t1))))), perm=(1, 0)), 0.6931471805599453)"
+        ),
+    "log(unsqueeze(div(exp(x), add(sum(exp(x), axes=(1,), keepdim=True), 0.5)), axes=(0,)))":
+        (
+            "t1 = detach(minimum(maximum(add(max(x, axes=(1,), keepdim=True), 0.6931471805599453), 0.0), "
+            "3.4028234663852886e+38))\n"
+            "add(unsqueeze(sub(sub(x, t1), log(add(exp(neg(t1)), sum(exp(sub(x, add(t1, -0.6931471805599453))), "
+            "axes=(1,), keepdim=True)))), axes=(0,)), 0.6931471805599453)"
+        ),
+    "log(slice(add(add(exp(x), exp(z)), exp(w)), axis=1, start=0, stop=2, step=1))":
+        (
+            "t1 = detach(minimum(maximum(maximum(maximum(w, z), x), -3.4028234663852886e+38), "
+            "3.4028234663852886e+38))\n"
+            "slice(add(t1, log1p(add(exp(sub(x, t1)), add(exp(sub(z, t1)), expm1(sub(w, t1)))))), axis=1, "
+            "start=0, stop=2, step=1)"
+        ),
+    "mul(log(squeeze(add(sum(exp(x), axes=(1,), keepdim=True), 0.5), axes=(1,))), 2.0)":
+        (
+            "sub(mul(squeeze(softplus(add(logsumexp(x, axes=(1,), keepdim=True), 0.6931471805599453)), "
+            "axes=(1,)), 2.0), 1.3862943611198906)"
+        ),
 }  # fmt: skip
 
 #: In the linear domain: expression → what is emitted for its c·exp(s).
@@ -493,6 +580,61 @@ LINEAR = {
         ),
     "mul(exp(mul(sin(x), 40.0)), exp(mul(sin(z), 40.0)))":
         "exp(add(mul(sin(x), 40.0), mul(sin(z), 40.0)))",
+    # --- views of what is mixed, the host's own logits ---
+    "div(exp(h), sum(exp(h), axes=(0, 1), keepdim=True))":
+        "reshape(softmax(reshape(h, shape=(20,)), axis=0), shape=(4, 5))",
+    "squeeze(div(sum(mul(exp(x), z), axes=(1,), keepdim=True), sum(exp(x), axes=(1,), keepdim=True)), "
+    "axes=(1,))":
+        (
+            "t1 = exp(x)\n"
+            "squeeze(div(sum(mul(t1, z), axes=(1,), keepdim=True), sum(t1, axes=(1,), keepdim=True)), axes=(1,))"
+        ),
+    "squeeze(sum(mul(exp(x), z), axes=(1,), keepdim=True), axes=(1,))":
+        (
+            "mul(squeeze(sum(mul(z, softmax(x, axis=1)), axes=(1,), keepdim=True), axes=(1,)), exp(logsumexp(x, "
+            "axes=(1,), keepdim=False)))"
+        ),
+    "e = exp(add(add(x, 1.0), z))\n"
+    "div(e, sum(e, axes=(1,), keepdim=True))":
+        "softmax(add(add(x, 1.0), z), axis=1)",
+    "e = exp(add(h, 1.0))\n"
+    "div(e, sum(e, axes=(1,), keepdim=True))":
+        "softmax(h, axis=1)",
+    "e = exp(add(mul(h, 3.0), 1.0))\n"
+    "div(e, sum(e, axes=(1,), keepdim=True))":
+        "cast(softmax(mul(cast(h, dtype='float32'), 3.0), axis=1), dtype='float16')",
+    "e = exp(sub(add(x, 1.0), z))\n"
+    "div(e, sum(e, axes=(1,), keepdim=True))":
+        "softmax(sub(add(x, 1.0), z), axis=1)",
+    "div(1.0, sub(1.0, sigmoid(h)))":
+        "cast(exp(softplus(cast(h, dtype='float32'))), dtype='float16')",
+    "squeeze(div(exp(O), add(exp(O), 1.0)), axes=(0, 1))":
+        "squeeze(sigmoid(O), axes=(0, 1))",
+    "div(exp(squeeze(O, axes=(0, 1))), sum(exp(x), axes=(0, 1), keepdim=False))":
+        (
+            "t1 = exp(mul(sub(squeeze(O, axes=(0, 1)), logsumexp(x, axes=(0, 1), keepdim=False)), 0.5))\n"
+            "mul(t1, t1)"
+        ),
+    "squeeze(squeeze(div(sum(mul(exp(q), q), axes=(0, 2), keepdim=True), sum(exp(q), axes=(0, 2), "
+    "keepdim=True)), axes=(2,)), axes=(0,))":
+        (
+            "mul(squeeze(squeeze(sum(mul(exp(q), q), axes=(0, 2), keepdim=True), axes=(2,)), axes=(0,)), "
+            "exp(neg(logsumexp(q, axes=(0, 2), keepdim=False))))"
+        ),
+    "div(1.0, squeeze(add(sum(exp(x), axes=(1,), keepdim=True), 0.5), axes=(1,)))":
+        (
+            "t1 = detach(minimum(maximum(add(max(x, axes=(1,), keepdim=True), 0.6931471805599453), 0.0), "
+            "3.4028234663852886e+38))\n"
+            "mul(squeeze(div(exp(sub(0.0, t1)), add(exp(neg(t1)), sum(exp(sub(x, add(t1, -0.6931471805599453))), "
+            "axes=(1,), keepdim=True))), axes=(1,)), 2.0)"
+        ),
+    "transpose(div(exp(x), add(sum(exp(x), axes=(1,), keepdim=True), 0.5)), perm=(1, 0))":
+        (
+            "t1 = detach(minimum(maximum(add(max(x, axes=(1,), keepdim=True), 0.6931471805599453), 0.0), "
+            "3.4028234663852886e+38))\n"
+            "mul(transpose(div(exp(sub(x, t1)), add(exp(neg(t1)), sum(exp(sub(x, add(t1, -0.6931471805599453))), "
+            "axes=(1,), keepdim=True))), perm=(1, 0)), 2.0)"
+        ),
 }  # fmt: skip
 
 
