@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
@@ -27,7 +28,8 @@ def inferred(model: ir.Model) -> ir.Model:
         return copy  # inference writes functions out, call by call
     try:
         with silenced(ir.serde.__name__):
-            proto = ir.serde.serialize_model(_light(model.clone()))
+            with _light(copy):
+                proto = ir.serde.serialize_model(copy)
         found = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
     except (onnx.shape_inference.InferenceError, ProtobufError, RuntimeError, ValueError, TypeError):
         return copy
@@ -54,22 +56,33 @@ def _twin(tensor: ir.ExternalTensor) -> ir.ExternalTensor:
     return ir.ExternalTensor(*place, shape=shape, name=tensor.name or "", base_dir=named.base_dir)
 
 
-def _light(model: ir.Model) -> ir.Model:
-    """`model`, changed: large data is said to be in other files, small data is at hand.
+@contextmanager
+def _light(model: ir.Model) -> Generator[None]:
+    """`model` meanwhile without large data, which is said to be in other files; small data is at hand.
 
     Data propagation takes every vector that it can read for a shape and keeps each of its elements as a dimension:
     the biases of a large model would need gigabytes. What is in another file it does not read.
     """
+    tensors: list[tuple[ir.Value, ir.TensorProtocol]] = []
+    attributes: list[tuple[ir.Node, ir.Attr]] = []
     for graph in (*model.graphs(), *(f.graph for f in model.functions.values())):
         for value in graph.initializers.values():
-            if value.const_value is not None:
-                value.const_value = _lighter(value.const_value)
+            if (tensor := value.const_value) is not None and (light := _lighter(tensor)) is not tensor:
+                tensors.append((value, tensor))
+                value.const_value = light
     for nodes in (model.graph.all_nodes(), *(f.all_nodes() for f in model.functions.values())):
         for node in nodes:
             for name, attribute in tuple(node.attributes.items()):
                 if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+                    attributes.append((node, attribute))
                     node.attributes[name] = ir.AttrTensor(name, _lighter(attribute.as_tensor()))
-    return model
+    try:
+        yield
+    finally:
+        for value, tensor in tensors:
+            value.const_value = tensor
+        for node, attribute in attributes:
+            node.attributes[attribute.name] = attribute
 
 
 def _lighter(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
