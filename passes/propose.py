@@ -54,7 +54,22 @@ def context(view: View, options: Options, ranges: dict[str, tuple[float, float]]
     # ONNX Runtime's Sigmoid is exactly 0 from x = −18 down; one that is emitted here is not spelled with it
     coarse = [v for v in values if v.op == "sigmoid"] if options.host == "onnx" else []
     intervals = Ranges(engine, given, coarse)
-    return Context(engine, intervals, Emitter(engine, host_size, intervals.bounds, coarse), options)
+    emitter = Emitter(engine, host_size, intervals.bounds, coarse)
+    return Context(engine, intervals, emitter, options, _branches(values, {*view.outputs}))
+
+
+def _branches(values: Iterable[Value], outputs: set[Value]) -> dict[Value, tuple[Value, bool]]:
+    """What `Context.branches` says."""
+    found: dict[Value, tuple[Value, bool]] = {}
+    used = set(outputs)
+    for value in values:
+        for i, operand in enumerate(value.operands):
+            if operand in used:
+                found.pop(operand, None)
+            elif value.op == "where" and i > 0:
+                found[operand] = (value.operands[0], i == 1)
+            used.add(operand)
+    return found
 
 
 def proposals(view: View, ctx: Context, accept: Callable[[Proposal], Value | None]) -> dict[Value, Value]:

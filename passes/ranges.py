@@ -486,25 +486,44 @@ def _r_minimum(_: Ranges, v: Value, r: list[Range]) -> Range:
     return Range(min(a.lo, b.lo), min(a.hi, b.hi), a.big and b.big, a.tiny or b.tiny)
 
 
-def _r_where(_: Ranges, v: Value, r: list[Range]) -> Range:
-    condition, x, y = v.operands
-    a, b = _where_it_holds(condition, x, r[1], True), _where_it_holds(condition, y, r[2], False)
+def _r_where(s: Ranges, v: Value, r: list[Range]) -> Range:
+    condition = v.operands[0]
+    a, b = (_where_it_holds(comparison(s.engine, condition, i == 1), v.operands[i], r[i]) for i in (1, 2))
     return Range(min(a.lo, b.lo), max(a.hi, b.hi), a.big or b.big, a.tiny or b.tiny)
 
 
-def _where_it_holds(condition: Value, branch: Value, r: Range, holds: bool) -> Range:
+Comparison: TypeAlias = tuple[Value, bool, float]
+
+
+def _where_it_holds(known: Comparison | None, branch: Value, r: Range) -> Range:
     """The range of a branch that the condition compares with a number: x in where(x > c, x, …) is above c."""
-    if condition.op not in ("gt", "ge", "lt", "le"):
+    if known is None:
         return r
-    compared, c = condition.operands[0], number_of(condition.operands[1])
-    if c is None:
-        return r
-    above = (condition.op in ("gt", "ge")) == holds
+    compared, above, c = known
     if compared is branch:
-        return replace(r, lo=max(r.lo, float(c))) if above else replace(r, hi=min(r.hi, float(c)))
+        return replace(r, lo=max(r.lo, c)) if above else replace(r, hi=min(r.hi, c))
     if compared.op == "abs" and compared.operands[0] is branch and not above:
-        return replace(r, lo=max(r.lo, -float(c)), hi=min(r.hi, float(c)))
+        return replace(r, lo=max(r.lo, -c), hi=min(r.hi, c))
+    if branch.op in ("minimum", "maximum") and any(o is compared for o in branch.operands):  # min(x, k) where x > c
+        limit = next((number_of(o) for o in branch.operands if o is not compared), None)
+        if limit is not None and above == (branch.op == "minimum"):
+            end = min(c, float(limit)) if above else max(c, float(limit))
+            return replace(r, lo=max(r.lo, end)) if above else replace(r, hi=min(r.hi, end))
     return r
+
+
+def comparison(engine: Engine, condition: Value, holds: bool) -> Comparison | None:
+    """(x, above, c) when a condition that is true (or is false) says that x is above, or is below, the number c."""
+    if condition.op not in ("gt", "ge", "lt", "le"):
+        return None
+    above = (condition.op in ("gt", "ge")) == holds
+    for (compared, other), side in ((condition.operands, above), (reversed(condition.operands), not above)):
+        c = number_of(other)
+        if c is None and is_float(other.dtype) and not (form := engine.linear(other)).terms:
+            c = form.constant
+        if c is not None:
+            return compared, side, float(c)
+    return None
 
 
 def _r_sum(_: Ranges, v: Value, r: list[Range]) -> Range:

@@ -10,7 +10,8 @@ from stabilize.formats import Format
 from stabilize.graph.build import Builder
 from stabilize.graph.value import Value, cone
 from stabilize.passes.emit import Emitter
-from stabilize.passes.ranges import Ranges
+from stabilize.passes.linear import Linear
+from stabilize.passes.ranges import Ranges, comparison
 from stabilize.passes.scaled import Engine
 
 Safety: TypeAlias = Literal["exact", "approximate", "model-changing"]
@@ -30,12 +31,16 @@ class Options:
 @final
 @dataclass(frozen=True)
 class Context:
-    """The readings of one graph that rules share."""
+    """The readings of one graph that rules share.
+
+    branches: values that nothing but one side of one `where` uses, with its condition, and what that is then.
+    """
 
     engine: Engine
     ranges: Ranges
     emitter: Emitter
     options: Options = field(default_factory=Options)
+    branches: Mapping[Value, tuple[Value, bool]] = field(default_factory=dict[Value, tuple[Value, bool]])
 
     @property
     def builder(self) -> Builder:
@@ -43,6 +48,14 @@ class Context:
 
     def broken(self, value: Value) -> bool:
         return self.ranges.of(value).broken
+
+    def bounds(self, value: Value, form: Linear) -> tuple[float, float]:
+        """(lo, hi) of a linear form over the reals, where `value` is looked at: a branch is, where it is taken."""
+        lo, hi = self.ranges.bounds(form)
+        said = comparison(self.engine, *self.branches[value]) if value in self.branches else None
+        if said is not None and self.engine.linear(said[0]) == form:
+            return (max(lo, said[2]), hi) if said[1] else (lo, min(hi, said[2]))
+        return lo, hi
 
     def repairs(self, old: Value, new: Value) -> bool:
         """Whether `new` leaves out a broken value that `old` computes, and brings none of its own."""

@@ -43,7 +43,7 @@ def match(ctx: Context, value: Value) -> Proposal | None:
         return None
     larger, smaller = found
     gap = smaller - larger
-    lo, hi = ctx.ranges.bounds(gap)
+    lo, hi = ctx.bounds(value, gap)
     if hi <= -0.5 if value.op == "log1p" else lo >= -1.0 and _is_expm1(value):
         return None  # the form that is accurate there
     carrier = ctx.emitter.carrier(value, larger + smaller)

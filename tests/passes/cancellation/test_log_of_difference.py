@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stabilize.passes.cancellation.log_of_difference import RULE
-from tests.passes.graphs import assert_no_match, assert_rewrite
+from tests.passes.graphs import Options, Outcome, assert_no_match, assert_rewrite
 
 #: (expression, bounds of its inputs, what takes its place)
 AFTER = [
@@ -161,3 +161,30 @@ def test_rewrites_to(body, ranges, expected):
 @pytest.mark.parametrize(("body", "ranges"), NEAR_MISSES)
 def test_near_misses(body, ranges):
     assert_no_match(RULE, body, ranges)
+
+
+#: Both halves, as libraries write them: each is used where it is accurate, and nowhere else.
+CHOSEN = [
+    "where(gt(x, -0.6931471805599453), log(neg(expm1(x))), log1p(neg(exp(x))))",
+    "where(lt(-0.6931471805599453, x), log(neg(expm1(x))), log1p(neg(exp(x))))",
+    "where(le(x, -0.6931471805599453), log1p(neg(exp(x))), log(neg(expm1(x))))",
+    "where(gt(sub(x, z), -0.7), log(neg(expm1(sub(x, z)))), log1p(neg(exp(sub(x, z)))))",
+]
+#: (expression, how often something is found): the halves the wrong way round, used elsewhere too, chosen by another.
+NOT_CHOSEN = [
+    ("where(lt(x, -0.6931471805599453), log(neg(expm1(x))), log1p(neg(exp(x))))", 2),
+    ("t1 = log(neg(expm1(x)))\nadd(t1, where(gt(x, -0.6931471805599453), t1, log1p(neg(exp(x)))))", 1),
+    ("t1 = log(neg(expm1(x)))\nwhere(gt(x, -0.6931471805599453), t1, t1)", 1),
+    ("where(gt(z, -0.6931471805599453), log(neg(expm1(x))), log1p(neg(exp(x))))", 2),
+    ("where(gt(x, -3.0), log(neg(expm1(x))), log1p(neg(exp(x))))", 1),
+]
+
+
+@pytest.mark.parametrize("body", [*CHOSEN, *(new for _, ranges, new in AFTER if not ranges)])
+def test_the_accurate_half_is_left_alone(body):
+    assert "STB212" not in Outcome(body, Options()).codes
+
+
+@pytest.mark.parametrize(("body", "count"), NOT_CHOSEN)
+def test_a_half_that_is_not_chosen_by_its_exponent(body, count):
+    assert Outcome(body, Options()).codes == ["STB212"] * count
