@@ -30,7 +30,7 @@ _DEPTH = 5  # relations applied one after the other to bound a form
 _MOST_STEPS = 1000  # forms looked at to bound one: relations between many atoms are given up
 _MOST_NESTED = 40  # values bounded to bound another: towers of hundreds of exponentials would overflow the stack
 _COUNTING = ("arange", "reshape", "unsqueeze", "squeeze", "transpose", "expand", "slice")  # known of integers too
-_USELESS = -1e30  # a lower bound of an exponent that says nothing: what a clamp to the largest number leaves
+_WEAK = -10.0  # a lower bound of an exponent below it decides nothing: exp may leave even float16
 
 
 @final
@@ -159,7 +159,7 @@ class Ranges:
     def _search(self, form: Linear, depth: int) -> float:
         best = self._lower_by_parts(form)
         self._steps -= 1
-        if depth and best < _USELESS and self._steps > 0:
+        if depth and best < _WEAK and self._steps > 0:
             for atom, k in form.terms:
                 rest = form.without(atom)
                 for weaker in self._weaken(atom, k):
@@ -178,7 +178,7 @@ class Ranges:
         best = max(self._lower(f, depth - 1) for f in forms) if depth > 0 else -INF
         shift = next((a for a, k in forms[0].terms if k == -1 and a.op == "maximum"), None)
         if (
-            best > _USELESS
+            best > _WEAK
             or depth <= 0
             or self._steps <= 0
             or shift is None
