@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-import math
+import functools
 import time
 import traceback
 import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,59 +15,104 @@ from torch import nn
 from torch.utils import _pytree as pytree
 from zoo_models import by_name
 from zoo_models.entry import Case, Entry, Inputs
+from zoo_run import Tensors, difference, in_float64, lost, run, same, slopes_too
 
 import stabilize
 from stabilize.report import Report
 
 
 def measured(name: str, onnx: bool) -> dict[str, Any]:
-    """Every column of the table for one model, or `{"failed": why}`, `{"refused": why}`."""
+    """Every column of the table for one model, or `{"failed": why}`."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     entry = by_name(name)
     try:
         record = measure_onnx(entry) if onnx else measure(entry)
     except Exception as error:
-        known = (
-            entry.refused is not None and isinstance(error, stabilize.StabilizeError) and entry.refused in str(error)
-        )
-        how = "refused" if known else "failed"
-        return {how: f"{type(error).__name__}: {brief(error)}", "trace": traceback.format_exc()}
-    return {**record, **against(entry, record)}
+        return {"failed": _line(error), "trace": traceback.format_exc()}
+    return {**record, "note": entry.note, **against(entry.onnx_defects if onnx else entry.defects, record)}
 
 
-def against(entry: Entry, record: dict[str, Any]) -> dict[str, Any]:
+def against(known: Sequence[str] | None, record: dict[str, Any]) -> dict[str, Any]:
     """What was found that was not known to be there, and the reverse."""
-    found, known = set(record["found"]), set(entry.defects)
-    return {"unexpected": sorted(found - known), "missing": sorted(known - found)}
+    found, wanted = set(record["found"]), set(known or ())
+    return {"unexpected": sorted(found - wanted), "missing": sorted(wanted - found)}
 
 
-def brief(error: Exception) -> str:
-    """The first line of a message."""
-    return (str(error).strip().splitlines() or [""])[0][:200]
+def _line(error: Exception) -> str:
+    """The kind of an error and the first line of its message."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
 
 
 def measure(entry: Entry) -> dict[str, Any]:
-    """One model in PyTorch."""
+    """One model in PyTorch: by torch.export, or by torch.compile when it is known to be refused."""
     case = made(entry)
+    if entry.refused is None:
+        return captured(case)
+    try:
+        captured(case)
+    except stabilize.ModelError as error:
+        if entry.refused not in str(error):
+            raise
+        torch.compiler.reset()
+        return {**compiled(made(entry)), "refused": _line(error)}
+    raise AssertionError(f"torch.export takes it now; it was refused for {entry.refused!r}")
+
+
+def captured(case: Case) -> dict[str, Any]:
+    """As `stabilize.optimize(model, inputs)` does it."""
     with exporting() as export:
         start = time.perf_counter()
         fixed, report = stabilize.optimize(case.module, case.inputs, return_report=True)
         total = time.perf_counter() - start
-    record = {
+    return {
         "nodes": export.nodes,
         "export_seconds": export.seconds,
         "optimize_seconds": total - export.seconds,
-        **reported(report),
+        **reported([report]),
+        "unchanged": fixed is case.module,
+        **judged(case, fixed),
     }
+
+
+def compiled(case: Case) -> dict[str, Any]:
+    """As `torch.compile(model, backend="stabilize")` does it, graph by graph, on the ordinary inputs."""
+    from stabilize.dynamo import stabilize as backend
+
+    reports: list[Report] = []
+    nodes: list[int] = []
+
+    def counted(graph: torch.fx.GraphModule, inputs: Sequence[object]) -> Callable[..., Any]:
+        nodes.append(len(graph.graph.nodes))
+        return backend(graph, inputs, options={"report": reports.append})
+
+    fixed = torch.compile(case.module, backend=counted)
+    start = time.perf_counter()
+    run(fixed, case.inputs)
+    seconds = time.perf_counter() - start
+    if len(reports) < len(nodes):
+        raise AssertionError(f"{len(nodes) - len(reports)} of {len(nodes)} graphs of torch.compile ran as written")
+    return {
+        "nodes": sum(nodes),
+        "graphs": len(nodes),
+        "compile_seconds": seconds,
+        **reported(reports),
+        "unchanged": not any(report.rewrites for report in reports),
+        **judged(case, fixed),
+    }
+
+
+def judged(case: Case, fixed: nn.Module) -> dict[str, Any]:
+    """The outputs before and after."""
     before, after = run(case.module, case.inputs), run(fixed, case.inputs)
-    record["identical"] = len(before) == len(after) and all(map(same, before, after))
-    record["unchanged"] = fixed is case.module
-    if not record["unchanged"]:
+    record: dict[str, Any] = {"identical": same(before, after)}
+    if not record["identical"]:
         record |= errors(case, before, after)
-        record["certificate"] = certificate(case.module, fixed, case.breaking or case.inputs)
+    if fixed is not case.module and not hasattr(fixed, "_orig_mod"):
+        record |= certificate(case.module, fixed, case.breaking or case.inputs)
     if case.breaking is not None:
-        record["hazard"] = [not_finite(model, case.breaking) for model in (case.module, fixed)]
+        results = [slopes_too(model, case.breaking) for model in (case.module, fixed)]
+        record |= hazard(slopes_too, case.module, case.breaking, results)
     return record
 
 
@@ -80,14 +124,15 @@ def made(entry: Entry) -> Case:
     return case
 
 
-def reported(report: Report) -> dict[str, Any]:
-    """The report as counts and codes, and its text."""
+def reported(reports: Sequence[Report]) -> dict[str, Any]:
+    """The reports as counts and codes, and their text."""
+    findings = [f for report in reports for f in report.findings]
     return {
-        "found": sorted(f.code for f in report.findings),
-        "errors": sorted(f.code for f in report.findings if f.severity == "error"),
-        "fixed": sorted(r.code for r in report.rewrites),
-        "declined": [f"{d.code} {d.node}: {d.reason}" for d in report.declined],
-        "text": str(report),
+        "found": sorted(f.code for f in findings),
+        "errors": sorted(f.code for f in findings if f.severity == "error"),
+        "fixed": sorted(r.code for report in reports for r in report.rewrites),
+        "declined": [f"{d.code} {d.node}: {d.reason}" for report in reports for d in report.declined],
+        "text": "\n".join(map(str, reports)),
     }
 
 
@@ -103,6 +148,7 @@ def exporting() -> Generator[Export]:
     """Time the captures inside the block."""
     done, export = Export(), torch.export.export
 
+    @functools.wraps(export)
     def timed(*args: Any, **kwargs: Any) -> Any:
         start = time.perf_counter()
         try:
@@ -119,86 +165,45 @@ def exporting() -> Generator[Export]:
         torch.export.export = export
 
 
-# -- running -----------------------------------------------------------------------------------------------------------
+# -- judging -----------------------------------------------------------------------------------------------------------
 
 
-def called(module: nn.Module, inputs: Inputs) -> list[torch.Tensor]:
-    """The tensors that a call returns, in order; random numbers are the same in every call."""
-    torch.manual_seed(1)
-    result = module(**inputs) if isinstance(inputs, Mapping) else module(*inputs)
-    return [t for t in pytree.tree_leaves(result) if isinstance(t, torch.Tensor)]
-
-
-def run(module: nn.Module, inputs: Inputs) -> list[torch.Tensor]:
-    """`called` on a copy of the inputs, buffers put back afterwards."""
-    state = copy.deepcopy(dict(module.named_buffers()))
-    try:
-        return [t.detach().clone() for t in called(module, copy.deepcopy(inputs))]
-    finally:
-        with torch.no_grad():
-            for name, buffer in module.named_buffers():
-                buffer.copy_(state[name])
-
-
-def same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Bit for bit, NaN for NaN."""
-    return (
-        a.dtype == b.dtype
-        and a.shape == b.shape
-        and bool(torch.equal(a, b) or ((a == b) | (a.isnan() & b.isnan())).all())
-    )
-
-
-def errors(case: Case, before: Sequence[torch.Tensor], after: Sequence[torch.Tensor]) -> dict[str, Any]:
+def errors(case: Case, before: Tensors, after: Tensors) -> dict[str, Any]:
     """Largest difference from a float64 run of the original, relative to the largest element of each output."""
     try:
-        truth = run(copy.deepcopy(case.module).double(), pytree.tree_map(_double, case.inputs))
+        truth = run(*in_float64(case.module, case.inputs))
     except Exception as error:
-        return {"no_truth": f"{type(error).__name__}: {brief(error)}"}
-    return {"error": [_error(before, truth), _error(after, truth)]}
+        return {"no_truth": _line(error)}
+    return {"error": [difference(before, truth), difference(after, truth)]}
 
 
-def _double(leaf: Any) -> Any:
-    return leaf.double() if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() else leaf
+def hazard(
+    evaluate: Callable[[nn.Module, Inputs], Tensors], module: nn.Module, inputs: Inputs, results: Sequence[Tensors]
+) -> dict[str, Any]:
+    """Elements of `results` that are not finite, before and after: where the original in float64 says that the exact
+    result is a number of their type, and where it does not (there they are no defect, or not known to be one)."""
+    try:
+        truth = evaluate(*in_float64(module, inputs))
+    except Exception as error:
+        return {"no_truth": _line(error)}
+    counted = [lost(result, truth) for result in results]
+    return {"hazard": [wrong for wrong, _ in counted], "undecided": [unknown for _, unknown in counted]}
 
 
-def _error(given: Sequence[torch.Tensor], truth: Sequence[torch.Tensor]) -> float:
-    worst = 0.0
-    for one, exact in zip(given, truth, strict=True):
-        known = exact.isfinite() if exact.is_floating_point() else torch.zeros((), dtype=torch.bool)
-        if known.any() and one.shape == exact.shape:
-            scale = exact[known].abs().max().clamp_min(torch.finfo(torch.float32).tiny)
-            distance = float((one.double() - exact)[known].abs().max() / scale)
-            worst = max(worst, math.inf if math.isnan(distance) else distance)
-    return worst
-
-
-def not_finite(module: nn.Module, inputs: Inputs) -> int:
-    """NaN and infinities in the outputs and in the gradients of their sum, masks of attention aside."""
-    leaves, spec = pytree.tree_flatten(copy.deepcopy(inputs))
-    watched = [t.requires_grad_() for t in leaves if isinstance(t, torch.Tensor) and t.is_floating_point()]
-    watched += [p for p in module.parameters() if p.requires_grad]
-    outputs = [t for t in called(module, pytree.tree_unflatten(leaves, spec)) if t.is_floating_point()]
-    total = sum((t.sum() for t in outputs if t.requires_grad), torch.zeros(()))
-    slopes = torch.autograd.grad(total, watched, allow_unused=True) if watched and total.requires_grad else ()
-    return sum(int((~t.isfinite()).sum()) for t in (*outputs, *(s for s in slopes if s is not None)))
-
-
-def certificate(module: nn.Module, fixed: nn.Module, inputs: Inputs) -> str:
+def certificate(module: nn.Module, fixed: nn.Module, inputs: Inputs) -> dict[str, Any]:
     """The verdict of `stabilize.certify` on both models, or why there is none."""
     try:
-        return stabilize.certify(module, fixed, inputs).text()
+        verdict = stabilize.certify(module, fixed, inputs)
     except stabilize.StabilizeError as error:
-        return f"none: {error}"
+        return {"certificate": f"none: {error}", "accepted": None}
+    return {"certificate": verdict.text(), "accepted": verdict.accepted, "harm": verdict.reason}
 
 
-# -- ONNX ------------------------------------------------------------------------------------------------------------
+# -- ONNX --------------------------------------------------------------------------------------------------------------
 
 
 def measure_onnx(entry: Entry) -> dict[str, Any]:
     """The exported model in ONNX Runtime, as written and optimized."""
-    import onnxruntime
-
     case = made(entry)
     args, kwargs = ((), dict(case.inputs)) if isinstance(case.inputs, Mapping) else (case.inputs, {})
     start = time.perf_counter()
@@ -212,16 +217,24 @@ def measure_onnx(entry: Entry) -> dict[str, Any]:
         "nodes": len(model.graph.node),
         "export_seconds": exported,
         "optimize_seconds": time.perf_counter() - start,
-        **reported(report),
+        **reported([report]),
     }
-    leaves = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
-    results: list[list[torch.Tensor]] = []
-    for each in (model, fixed):
-        session = onnxruntime.InferenceSession(each.SerializeToString(), providers=["CPUExecutionProvider"])
-        feeds = {i.name: t.detach().numpy() for i, t in zip(session.get_inputs(), leaves, strict=True)}
-        results.append([torch.from_numpy(array) for array in session.run(None, feeds)])
+    before, after = (run_onnx(each, case.inputs) for each in (model, fixed))
     record["unchanged"] = fixed is model or fixed.SerializeToString() == model.SerializeToString()
-    record["identical"] = all(map(same, *results))
-    if not record["unchanged"]:
-        record |= errors(case, *results)
+    record["identical"] = same(before, after)
+    if not record["identical"]:
+        record |= errors(case, before, after)
+    if case.breaking is not None:
+        results = [run_onnx(each, case.breaking) for each in (model, fixed)]
+        record |= hazard(run, case.module, case.breaking, results)
     return record
+
+
+def run_onnx(model: Any, inputs: Inputs) -> Tensors:
+    """The outputs of a `ModelProto` in ONNX Runtime."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    leaves = [t for t in pytree.tree_leaves(inputs) if isinstance(t, torch.Tensor)]
+    feeds = {i.name: t.detach().numpy() for i, t in zip(session.get_inputs(), leaves, strict=True)}
+    return [torch.from_numpy(array) for array in session.run(None, feeds)]

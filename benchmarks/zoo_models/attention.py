@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo_models.entry import DATA_DEPENDENT, OWN_GRADIENTS, Case, Entry, Function, load, tokens
+from zoo_models.entry import CHECKPOINTED, DATA_DEPENDENT, OWN_GRADIENTS, Case, Entry, Function, load, tokens
 
 
 class _First(nn.Module):
@@ -97,7 +97,7 @@ MODELS = (
         (torch.randint(0, 3, (4, 3)), torch.randn(4, 2))), refused=DATA_DEPENDENT),
     Entry("memory-efficient-attention", "memory-efficient-attention-pytorch", lambda: _rows(
         load("memory_efficient_attention_pytorch.Attention")(
-            dim=32, dim_head=8, heads=2, q_bucket_size=8, k_bucket_size=8, memory_efficient=True))),
+            dim=32, dim_head=8, heads=2, q_bucket_size=8, k_bucket_size=8, memory_efficient=True)), refused=CHECKPOINTED),
     Entry("entmax-bisect", "entmax", lambda: _entmax("entmax_bisect"), refused=OWN_GRADIENTS),
     Entry("entmax-sparsemax", "entmax", lambda: _entmax("sparsemax"), refused=OWN_GRADIENTS),
 )  # fmt: skip

@@ -21,6 +21,9 @@ DATA_DEPENDENT = "Could not"
 OWN_GRADIENTS = "the autograd function"
 """What `stabilize` says of gradients that are not autograd's own."""
 
+CHECKPOINTED = "activation checkpointing"
+"""What `stabilize` says of modules that compute again in the backward pass what they did not keep."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -42,7 +45,9 @@ class Entry:
 
     package: the distribution on PyPI. defects: the codes of the rules that must find something here; each was
     confirmed by reading the package's source. Any other finding is unexpected, and reported as such.
-    refused: part of the message with which the model is refused. onnx: exported and judged in ONNX Runtime as well.
+    refused: part of the message with which torch.export refuses the model; it is captured by torch.compile then.
+    onnx: exported and judged in ONNX Runtime as well. onnx_codes: as `defects`, where torch.onnx writes other
+    operators than the package's. note: what to know of the result, in Markdown.
     """
 
     name: str
@@ -51,6 +56,13 @@ class Entry:
     defects: tuple[str, ...] = ()
     refused: str | None = None
     onnx: bool = False
+    onnx_codes: tuple[str, ...] | None = None
+    note: str = ""
+
+    @property
+    def onnx_defects(self) -> tuple[str, ...]:
+        """The codes that must be found in ONNX."""
+        return self.defects if self.onnx_codes is None else self.onnx_codes
 
 
 class Function(nn.Module):

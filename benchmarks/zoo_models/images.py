@@ -37,9 +37,10 @@ def _of_pair(path: str, *settings: Any, size: int = 16, channels: int = 1, **nam
 
 
 def _divergence(name: str) -> Case:
+    divergence = load(f"kornia.losses.{name}")
+
     def compare(a: torch.Tensor, b: torch.Tensor) -> Any:
-        shapes = (a.flatten(2).softmax(-1).view_as(a), b.flatten(2).softmax(-1).view_as(b))
-        return load(f"kornia.losses.{name}")(*shapes)
+        return divergence(a.flatten(2).softmax(-1).view_as(a), b.flatten(2).softmax(-1).view_as(b))
 
     a, b = _pair()
     return Case(Function(compare), (a, b), (300 * a, 300 * b))
@@ -104,8 +105,8 @@ MODELS = (
     Entry("smp-unet", "segmentation_models_pytorch", lambda: _network(
         "segmentation_models_pytorch.Unet", 1, 3, 32, 32, encoder_name="resnet18", encoder_weights=None)),
     Entry("piq-ssim", "piq", lambda: _of_pair("piq.SSIMLoss", kernel_size=5, channels=3), refused=DATA_DEPENDENT),
-    Entry("piq-haar", "piq", lambda: _of_pair("piq.HaarPSILoss", size=32, channels=3)),
-    Entry("piq-gmsd", "piq", lambda: _of_pair("piq.GMSDLoss", size=32, channels=3)),
-    Entry("piq-vsi", "piq", lambda: _of_pair("piq.VSILoss", size=32, channels=3)),
+    Entry("piq-haar", "piq", lambda: _of_pair("piq.HaarPSILoss", size=32, channels=3), refused=DATA_DEPENDENT),
+    Entry("piq-gmsd", "piq", lambda: _of_pair("piq.GMSDLoss", size=32, channels=3), refused=DATA_DEPENDENT),
+    Entry("piq-vsi", "piq", lambda: _of_pair("piq.VSILoss", size=32, channels=3), refused=DATA_DEPENDENT),
     Entry("ms-ssim", "pytorch-msssim", lambda: _of_pair("pytorch_msssim.SSIM", data_range=1.0, channel=3, channels=3)),
 )  # fmt: skip

@@ -87,7 +87,8 @@ def _click(model: str, **settings: Any) -> Case:
     """A DeepCTR model over three categorical fields and two numbers."""
     inputs = load("deepctr_torch.inputs.SparseFeat"), load("deepctr_torch.inputs.DenseFeat")
     columns = [inputs[0](f"c{i}", 10, embedding_dim=4) for i in range(3)] + [inputs[1](f"d{i}", 1) for i in range(2)]
-    module = load(f"deepctr_torch.models.{model}")(columns, columns, **settings)
+    deep = columns[:3] if model == "AFM" else columns  # which takes no numbers there
+    module = load(f"deepctr_torch.models.{model}")(columns, deep, **settings)
     return Case(module, (torch.cat([torch.randint(0, 10, (5, 3)).float(), torch.randn(5, 2)], 1),))
 
 
