@@ -19,7 +19,7 @@ from typing import final
 from stabilize.formats import FORMATS, is_float
 from stabilize.graph.build import constant_along
 from stabilize.graph.value import Value
-from stabilize.passes.algebra import is_view
+from stabilize.passes.algebra import is_view, reshaped
 from stabilize.passes.linear import NOTHING, Linear
 from stabilize.passes.mixture import Mixture, MixtureEmitter, common_shift, part_of, summands
 from stabilize.passes.scaled import Engine, Scaled
@@ -202,9 +202,10 @@ class Emitter:
 
     def _view_options(self, form: Linear, depth: int) -> list[Split]:
         """Take off a view that hides a log-sum-exp or softplus, split what is under it, put the view back on."""
-        for atom, _ in reversed(form.terms):
-            if not is_view(atom) or not _hides_special(atom):
+        for hiding, _ in reversed(form.terms):
+            if not is_view(hiding) or not _hides_special(hiding):
                 continue
+            atom = _widest(hiding, form.atoms)
             same = [(a, k) for a, k in form.terms if _same_view(a, atom)]
             under = self.split(Linear.collect([(a.operands[0], k) for a, k in same]), depth - 1)
             chosen = {a for a, _ in same}
@@ -323,6 +324,8 @@ class Emitter:
 
     def _viewed(self, value: Value, term: Term) -> Value:
         for view in term.views:
+            if view.op == "reshape":
+                value = self.builder.expand(value, view.operands[0].shape)
             value = self.builder.make(view.op, value, *view.operands[1:], **dict(view.attrs))
         return self._without_kept_axes(value)
 
@@ -515,16 +518,26 @@ def _is_shift(atom: Value) -> bool:
     return atom.op == "max" or (atom.op == "detach" and atom.operands[0].op == "max")
 
 
+def _widest(view: Value, atoms: Sequence[Value]) -> Value:
+    """The reshape among `atoms` of which `view` is a row, a column or the like; else `view` itself."""
+    wide = [a for a in atoms if a is not view and a.op == view.op == "reshape" and _same_view(view, a)]
+    return max(wide, key=lambda a: sum(d != 1 for d in a.operands[0].shape), default=view)
+
+
 def _same_view(a: Value, b: Value) -> bool:
-    """Whether one view of a sum of both operands is the sum of both views."""
+    """Whether one view of a sum of both operands is the sum of both views. The operand of a reshape `a` may be
+    broadcast to that of `b`."""
+    if a.op == b.op == "reshape":
+        x, y = a.operands[0].shape, b.operands[0].shape
+        fits = len(x) == len(y) and all(p in (1, q) for p, q in zip(x, y, strict=True))
+        return fits and reshaped(x, y, b.shape) == a.shape
     if (a.op, a.attrs, a.operands[1:]) != (b.op, b.attrs, b.operands[1:]):
         return False
     x, y = a.operands[0], b.operands[0]
     if x.type.rank != y.type.rank:
         return False
-    if a.op in ("gather", "slice"):  # elements that the other does not have may be among those left out
-        return all(x.shape[axis] == y.shape[axis] for axis in a.axes)
-    return a.op != "reshape" or x.shape == y.shape
+    # of a gather or slice: elements that the other does not have may be among those left out
+    return a.op not in ("gather", "slice") or all(x.shape[axis] == y.shape[axis] for axis in a.axes)
 
 
 def terms_of(splits: Sequence[Split]) -> set[Term]:

@@ -321,8 +321,14 @@ SINKS = {
         "slice(log_softmax(x, axis=1), axis=0, start=0, stop=2, step=1)"
     ),
     "sub(reshape(x, shape=(2, 2, 5)), reshape(log(sum(exp(x), axes=(1,), keepdim=True)), shape=(2, 2, 1)))": (
-        "STB103\n"
-        "logsumexp(x, axes=(1,), keepdim=True)"
+        "STB102\n"
+        "reshape(log_softmax(x, axis=1), shape=(2, 2, 5))"
+    ),
+    "log(reshape(add(reshape(softmax(reshape(x, shape=(2, 10)), axis=1), shape=(2, 2, 5)), "
+    "reshape(softmax(reshape(z, shape=(2, 10)), axis=1), shape=(2, 2, 5))), shape=(2, 10)))": (
+        "STB102\n"
+        "reshape(logaddexp(reshape(log_softmax(reshape(z, shape=(2, 10)), axis=1), shape=(2, 2, 5)), "
+        "reshape(log_softmax(reshape(x, shape=(2, 10)), axis=1), shape=(2, 2, 5))), shape=(2, 10))"
     ),
     "sub(reshape(x, shape=(20,)), reshape(log(add(1.0, exp(x))), shape=(20,)))": (
         "STB202\n"
