@@ -68,7 +68,8 @@ EXPERTS = (
 )  # fmt: skip
 
 RECURRENT = (
-    hub("mamba", "MambaForCausalLM", "MambaConfig", _ids, state_size=4, expand=2, time_step_rank=4),
+    hub("mamba", "MambaForCausalLM", "MambaConfig", _ids, state_size=4, expand=2, time_step_rank=4,
+        onnx=True),
     hub("mamba2", "Mamba2ForCausalLM", "Mamba2Config", _ids, state_size=8, expand=2, num_heads=8, head_dim=8,
         n_groups=2, chunk_size=4),
     hub("falcon-mamba", "FalconMambaForCausalLM", "FalconMambaConfig", _ids, state_size=4, time_step_rank=4),

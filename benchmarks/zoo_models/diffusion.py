@@ -65,7 +65,7 @@ MODELS = (
     _diffusers("dit", "DiTTransformer2DModel", lambda: {
         "hidden_states": torch.randn(1, 4, 8, 8), "timestep": torch.tensor([5]), "class_labels": torch.tensor([2])},
         num_attention_heads=2, attention_head_dim=8, in_channels=4, num_layers=2, sample_size=8, num_embeds_ada_norm=10,
-        norm_num_groups=4),
+        norm_num_groups=4, onnx=True),
     _diffusers("sd3", "SD3Transformer2DModel", lambda: {
         "hidden_states": torch.randn(1, 4, 8, 8), "encoder_hidden_states": torch.randn(1, 6, 16),
         "pooled_projections": torch.randn(1, 8), "timestep": torch.tensor([5])}, sample_size=8, patch_size=2,

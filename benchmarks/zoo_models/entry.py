@@ -25,6 +25,10 @@ CHECKPOINTED = "activation checkpointing"
 """What `stabilize` says of modules that compute again in the backward pass what they did not keep."""
 
 
+DROPPED = "In ONNX the guard is gone: the optimizer of `torch.onnx` takes + 1e-10 and less for + 0."
+"""Why more is found in the ONNX model than in the PyTorch model."""
+
+
 @dataclass(frozen=True)
 class Case:
     """A model and what it is run on.

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from zoo_models.entry import Case, Entry, Method, load
+from zoo_models.entry import DROPPED, Case, Entry, Method, load
 
 _GENERAL = "recbole.model.general_recommender"
 _KNOWLEDGE = "recbole.model.knowledge_aware_recommender"
@@ -106,8 +106,24 @@ def _din() -> Case:
     return Case(module, (torch.cat([torch.randint(1, 10, (5, 2)), history, torch.full((5, 1), 4)], 1).float(),))
 
 
+_NAIS = (
+    "exp(x)·mask / (Σ exp(x)·mask)^½: finite, but not found. The mask is a float input, which may be 0 wherever x is "
+    "large, so that no shift by the maximum of x is safe."
+)
+_MCCLK = (
+    "−log(eᵈ / (Σ eˢ − eᵐ)) where eᵐ is the largest term of the sum: the subtraction cancels, in float64 as well. The "
+    "diagonal should be left out of the sum."
+)
+
 MODELS = (
-    Entry("recbole-bpr", "recbole", lambda: _loss("recbole.model.loss.BPRLoss")),
+    Entry(
+        "recbole-bpr",
+        "recbole",
+        lambda: _loss("recbole.model.loss.BPRLoss"),
+        onnx=True,
+        onnx_codes=("STB202",),
+        note=DROPPED,
+    ),
     Entry("recbole-line", "recbole", _line, onnx=True, defects=("STB202",)),
     Entry(
         "recbole-convncf",
@@ -117,15 +133,15 @@ MODELS = (
         defects=("STB201",),
     ),
     Entry("recbole-sgl", "recbole", lambda: _sgl(0.005), defects=("STB103",)),
-    Entry("recbole-ncl", "recbole", _ncl, defects=("STB103",)),
+    Entry("recbole-ncl", "recbole", _ncl, defects=("STB103",), onnx=True),
     Entry("recbole-macridvae", "recbole", _macrid, defects=("STB102",)),
-    Entry("recbole-nais", "recbole", _nais),
+    Entry("recbole-nais", "recbole", _nais, note=_NAIS),
     Entry("recbole-simplex", "recbole", _simplex, defects=("STB104",)),
-    Entry("recbole-mcclk", "recbole", _mcclk),
+    Entry("recbole-mcclk", "recbole", _mcclk, note=_MCCLK),
     Entry("deepctr-deepfm", "deepctr-torch", lambda: _click("DeepFM")),
     Entry("deepctr-autoint", "deepctr-torch", lambda: _click("AutoInt")),
     Entry("deepctr-afm", "deepctr-torch", lambda: _click("AFM")),
     Entry("deepctr-afn", "deepctr-torch", lambda: _click("AFN")),
     Entry("deepctr-xdeepfm", "deepctr-torch", lambda: _click("xDeepFM")),
-    Entry("deepctr-din", "deepctr-torch", _din),
+    Entry("deepctr-din", "deepctr-torch", _din, defects=("STB218",)),
 )

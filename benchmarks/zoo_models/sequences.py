@@ -29,8 +29,8 @@ def _wave(length: int = 400) -> Callable[[], dict[str, Any]]:
 
 TEXT = (
     hub("t5", "T5Model", "T5Config", _pair, base={}, vocab_size=96, d_model=32, d_kv=8, d_ff=48, num_layers=2,
-        num_heads=4, pad_token_id=0, decoder_start_token_id=0, onnx=True),
-    hub("bart", "BartModel", "BartConfig", _pair, base=_BOTH),
+        num_heads=4, pad_token_id=0, decoder_start_token_id=0),
+    hub("bart", "BartModel", "BartConfig", _pair, base=_BOTH, onnx=True),
     hub("mbart", "MBartModel", "MBartConfig", _pair, base=_BOTH),
     hub("marian", "MarianModel", "MarianConfig", _pair, base=_BOTH),
     hub("pegasus", "PegasusModel", "PegasusConfig", _pair, base=_BOTH),
@@ -40,7 +40,7 @@ TEXT = (
         encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=64, ngram=2),
     hub("whisper", "WhisperModel", "WhisperConfig", lambda: {"input_features": torch.randn(1, 8, 32),
         "decoder_input_ids": tokens(1, 6), "use_cache": False}, base=_BOTH, num_mel_bins=8, max_source_positions=16,
-        max_target_positions=16),
+        max_target_positions=16, onnx=True),
     hub("time-series", "TimeSeriesTransformerModel", "TimeSeriesTransformerConfig", lambda: {
         "past_values": torch.randn(2, 12), "past_time_features": torch.randn(2, 12, 2),
         "past_observed_mask": torch.ones(2, 12), "future_values": torch.randn(2, 4),
@@ -50,7 +50,7 @@ TEXT = (
 )  # fmt: skip
 
 AUDIO = (
-    hub("wav2vec2", "Wav2Vec2Model", "Wav2Vec2Config", _wave(), base=_WAVE),
+    hub("wav2vec2", "Wav2Vec2Model", "Wav2Vec2Config", _wave(), base=_WAVE, onnx=True),
     hub("hubert", "HubertModel", "HubertConfig", _wave(), base=_WAVE),
     hub("wavlm", "WavLMModel", "WavLMConfig", _wave(), base=_WAVE),
     hub("data2vec-audio", "Data2VecAudioModel", "Data2VecAudioConfig", _wave(),
