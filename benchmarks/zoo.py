@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import panel_path  # noqa: F401
-from zoo_models import MODELS
+from zoo_models import FAMILY, MODELS
 from zoo_models.entry import Entry, without_compiled_torchvision
 from zoo_table import brief, detail
 
@@ -86,7 +86,8 @@ class Job:
             return None
         self.process.kill()
         self.process.join()
-        known = {"name": self.entry.name, "package": self.entry.package, "onnx": self.onnx}
+        entry = self.entry
+        known = {"name": entry.name, "family": FAMILY[entry.name], "package": entry.package, "onnx": self.onnx}
         return {**known, "seconds": time.monotonic() - self.start, **record}
 
 
@@ -129,9 +130,17 @@ def main() -> int:
         order = {(e.name, onnx): i for i, (e, onnx) in enumerate(jobs)}
         document["models"].sort(key=lambda r: order[r["name"], r["onnx"]])
         if options.json:
-            options.json.write_text(json.dumps(document, indent=1) + "\n")
+            options.json.write_text(written(document))
     print((brief if options.brief else detail)(document))
     return 0
+
+
+def written(document: dict[str, Any]) -> str:
+    """JSON, one record a line, without the reports in full."""
+    records = [{key: record[key] for key in record if key != "text"} for record in document["models"]]
+    models = ",\n".join(json.dumps(record, ensure_ascii=False) for record in records)
+    head = json.dumps({**document, "models": []}, ensure_ascii=False)
+    return f"{head.removesuffix('[]}')}[\n{models}\n]}}\n"
 
 
 def chosen(names: Sequence[str] | None) -> list[Entry]:
@@ -157,13 +166,14 @@ def versions() -> dict[str, str]:
 
 def progress(record: Record, verbose: bool) -> str:
     """One line on one model; its report when `verbose`."""
-    for how in ("failed", "refused"):
-        if how in record:
-            return f"{record['name']}: {how}: {record[how]}"
+    if "failed" in record:
+        return f"{record['name']}{' (ONNX)' if record['onnx'] else ''}: failed: {record['failed']}"
     parts = [f"{record['name']}{' (ONNX)' if record['onnx'] else ''}: {record['nodes']} nodes"]
-    parts += [f"export {record['export_seconds']:.1f} s, optimize {record['optimize_seconds']:.1f} s"]
+    parts += [f"{key.removesuffix('_seconds')} {record[key]:.1f} s" for key in record if key.endswith("_seconds")]
     parts += [f"{key} {','.join(record[key])}" for key in ("found", "fixed", "unexpected", "missing") if record[key]]
-    parts += [f"{key} {record[key]}" for key in ("hazard", "error", "certificate") if record.get(key)]
+    parts += [
+        f"{key} {record[key]}" for key in ("hazard", "undecided", "error", "certificate", "graphs") if record.get(key)
+    ]
     parts += [] if record["identical"] or record["fixed"] else ["NOT IDENTICAL"]
     parts += [f"declined {line}" for line in record["declined"]]
     return "; ".join(parts) + (f"\n{record['text']}\n" if verbose and record["found"] else "")

@@ -527,14 +527,13 @@ def _widest(view: Value, atoms: Sequence[Value]) -> Value:
 def _same_view(a: Value, b: Value) -> bool:
     """Whether one view of a sum of both operands is the sum of both views. The operand of a reshape `a` may be
     broadcast to that of `b`."""
-    if a.op == b.op == "reshape":
-        x, y = a.operands[0].shape, b.operands[0].shape
-        fits = len(x) == len(y) and all(p in (1, q) for p, q in zip(x, y, strict=True))
-        return fits and reshaped(x, y, b.shape) == a.shape
-    if (a.op, a.attrs, a.operands[1:]) != (b.op, b.attrs, b.operands[1:]):
+    if a.op != b.op or not is_view(a) or a.operands[0].type.rank != b.operands[0].type.rank:
         return False
     x, y = a.operands[0], b.operands[0]
-    if x.type.rank != y.type.rank:
+    if a.op == "reshape":
+        fits = all(p in (1, q) for p, q in zip(x.shape, y.shape, strict=True))
+        return fits and reshaped(x.shape, y.shape, b.shape) == a.shape
+    if (a.attrs, a.operands[1:]) != (b.attrs, b.operands[1:]):
         return False
     # of a gather or slice: elements that the other does not have may be among those left out
     return a.op not in ("gather", "slice") or all(x.shape[axis] == y.shape[axis] for axis in a.axes)

@@ -18,12 +18,26 @@ from zoo_models import (
 )
 from zoo_models.entry import Entry
 
-_FAMILIES = (
-    encoders, decoders, sequences, vision, diffusion,
-    attention, flows, graphs, images, metric, recommenders, structured,
-)  # fmt: skip
+_FAMILIES: dict[str, tuple[Entry, ...]] = {
+    "encoders": encoders.MODELS,
+    "decoders": decoders.DENSE,
+    "mixtures of experts": decoders.EXPERTS,
+    "state spaces and recurrences": decoders.RECURRENT,
+    "encoder-decoders": sequences.TEXT,
+    "audio": sequences.AUDIO,
+    "vision": vision.MODELS,
+    "diffusion": diffusion.MODELS,
+    "attention of other packages": attention.MODELS,
+    "flows": flows.MODELS,
+    "graph networks": graphs.MODELS,
+    "images: losses and networks": images.MODELS,
+    "metric and self-supervised learning": metric.MODELS,
+    "recommenders": recommenders.MODELS,
+    "structured prediction, geometry, probability": structured.MODELS,
+}
 
-MODELS: tuple[Entry, ...] = tuple(entry for family in _FAMILIES for entry in family.MODELS)
+MODELS: tuple[Entry, ...] = tuple(entry for family in _FAMILIES.values() for entry in family)
+FAMILY: dict[str, str] = {entry.name: family for family, entries in _FAMILIES.items() for entry in entries}
 
 
 def by_name(name: str) -> Entry:

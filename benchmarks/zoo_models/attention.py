@@ -103,7 +103,8 @@ MODELS = (
         (torch.randint(0, 3, (4, 3)), torch.randn(4, 2))), refused=DATA_DEPENDENT),
     Entry("memory-efficient-attention", "memory-efficient-attention-pytorch", lambda: _rows(
         load("memory_efficient_attention_pytorch.Attention")(
-            dim=32, dim_head=8, heads=2, q_bucket_size=8, k_bucket_size=8, memory_efficient=True)), refused=CHECKPOINTED),
+            dim=32, dim_head=8, heads=2, q_bucket_size=8, k_bucket_size=8, memory_efficient=True)),
+          refused=CHECKPOINTED),
     Entry("entmax-bisect", "entmax", lambda: _entmax("entmax_bisect"), refused=OWN_GRADIENTS),
     Entry("entmax-sparsemax", "entmax", lambda: _entmax("sparsemax"), refused=OWN_GRADIENTS),
 )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from zoo_models.entry import DATA_DEPENDENT, OWN_GRADIENTS, tokens
+from zoo_models.entry import OWN_GRADIENTS, tokens
 from zoo_models.hub import SMALL, hub
 
 
@@ -52,7 +52,7 @@ DENSE = (
 
 EXPERTS = (
     hub("mixtral", "MixtralForCausalLM", "MixtralConfig", _ids, base=_GROUPED, num_local_experts=4,
-        num_experts_per_tok=2, refused=DATA_DEPENDENT),
+        num_experts_per_tok=2),
     hub("qwen2-moe", "Qwen2MoeForCausalLM", "Qwen2MoeConfig", _ids, base=_GROUPED, num_experts=4,
         num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16),
     hub("olmoe", "OlmoeForCausalLM", "OlmoeConfig", _ids, base=_GROUPED, num_experts=4, num_experts_per_tok=2),
@@ -87,5 +87,3 @@ RECURRENT = (
         num_experts=2, num_experts_per_tok=1, use_mamba_kernels=False, attn_layer_period=2, attn_layer_offset=1,
         expert_layer_period=2, expert_layer_offset=1),
 )  # fmt: skip
-
-MODELS = (*DENSE, *EXPERTS, *RECURRENT)

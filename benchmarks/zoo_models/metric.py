@@ -89,7 +89,8 @@ MODELS = (
     Entry("torchmetrics-js", "torchmetrics",
           lambda: _torchmetrics("regression.jensen_shannon_divergence", *_distributions(6, 5))),
     Entry("torchmetrics-perplexity", "torchmetrics",
-          lambda: _torchmetrics("text.perplexity", torch.randn(2, 8, 5), torch.randint(5, (2, 8))), defects=("STB431",)),
+          lambda: _torchmetrics("text.perplexity", torch.randn(2, 8, 5), torch.randint(5, (2, 8))),
+          defects=("STB431",)),
     Entry("torchmetrics-ssim", "torchmetrics", lambda: _torchmetrics(
         "image.structural_similarity_index_measure", torch.rand(2, 1, 16, 16), torch.rand(2, 1, 16, 16))),
 )  # fmt: skip

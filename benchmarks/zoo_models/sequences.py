@@ -61,5 +61,3 @@ AUDIO = (
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=24, flow_size=16, spectrogram_bins=9,
         use_stochastic_duration_prediction=True),
 )  # fmt: skip
-
-MODELS = (*TEXT, *AUDIO)

@@ -164,6 +164,68 @@ def test_one_plus_the_tanh_of_anything_may_vanish() -> None:
     assert [f.severity for f in report.findings] == ["error"]
 
 
+def test_a_mixture_of_cosines_over_a_temperature_is_shifted() -> None:
+    """Bounds of ±200 say nothing about its exponentials: those relative to the largest decide (a recommender)."""
+
+    def mixed(x: Tensor, kinds: Tensor, prototypes: Tensor) -> Tensor:
+        x, kinds, prototypes = (nn.functional.normalize(t, dim=1) for t in (x, kinds, prototypes))
+        share = torch.softmax(kinds @ prototypes.T / 0.005, -1)
+        parts = [torch.exp(nn.functional.normalize(x * k, dim=1) @ kinds.T / 0.005) * share[:, i] for i, k in enumerate(prototypes)]
+        return torch.log(parts[0] + parts[1] + parts[2])
+
+    torch.manual_seed(0)
+    inputs = torch.randn(4, 8), torch.randn(20, 8), torch.randn(3, 8)
+    fixed, report = optimized(mixed, *inputs)
+    assert [r.code for r in report.rewrites] == ["STB102"]
+    exact = mixed(*(t.double() for t in inputs))
+    assert not torch.isfinite(mixed(*inputs)).all()
+    torch.testing.assert_close(fixed(*inputs).double(), exact, rtol=1e-5, atol=1e-4)
+
+
+# -- the accurate half of a function, chosen by its argument ------------------------------------------------------
+
+
+@pytest.mark.parametrize("border", [-0.6931471805599453, -torch.tensor(0.6931471805599453)])
+def test_halves_that_are_used_where_they_are_accurate(border: float | Tensor) -> None:
+    """log(1 − exp(x)) as botorch has it."""
+
+    def log1mexp(x: Tensor) -> Tensor:
+        return torch.where(border < x, (-x.expm1()).log(), (-x.exp()).log1p())
+
+    x = -torch.rand(9)
+    fixed, report = optimized(log1mexp, x)
+    assert report.findings == []
+    assert torch.equal(fixed(x), log1mexp(x))
+
+
+@pytest.mark.parametrize("function", [lambda x: x + torch.log(-torch.expm1(-x)), lambda x: torch.log1p(-torch.exp(-x))])
+def test_the_log_of_a_complement_is_repaired_once(function: Callable[[Tensor], Tensor]) -> None:
+    """An inverse softplus as gpytorch has it; then there is nothing left to do."""
+    x = torch.rand(9) + 0.01
+    fixed, report = optimized(function, x)
+    assert [r.code for r in report.rewrites] == ["STB212"]
+    assert stabilize.optimize(fixed, (x,)) is fixed
+    torch.testing.assert_close(fixed(x).double(), function(x.double()), rtol=1e-6, atol=1e-6)
+
+
+# -- softmaxes of flattened maps, mixed and flattened again ---------------------------------------------------------
+
+
+def test_the_log_of_a_mixture_of_reshaped_softmaxes_keeps_both_log_softmaxes() -> None:
+    """Divergences of heat maps as kornia has them."""
+
+    def mixture(a: Tensor, b: Tensor) -> Tensor:
+        p, q = (t.flatten(2).softmax(-1).view_as(t) for t in (a, b))
+        return torch.log((0.5 * (p + q)).reshape(2, 16))
+
+    inputs = 300 * torch.randn(2, 1, 4, 4), 300 * torch.randn(2, 1, 4, 4)
+    fixed, report = optimized(mixture, *inputs)
+    assert [r.code for r in report.rewrites] == ["STB102"]
+    assert "logaddexp(log_softmax" in report.rewrites[0].stable
+    assert not torch.isfinite(mixture(*inputs)).all()
+    torch.testing.assert_close(fixed(*inputs).double(), mixture(*(t.double() for t in inputs)), rtol=1e-6, atol=1e-3)
+
+
 # -- modules that cache what they computed ----------------------------------------------------------------------------
 
 
