@@ -121,11 +121,11 @@ def _totals(records: list[Record]) -> list[str]:
     untouched = [r for r in done if not r["fixed"]]
     packages = len({r["package"] for r in done})
     found, fixed, declined = (sum(len(r[key]) for r in done) for key in ("found", "fixed", "declined"))
+    same = sum(r["identical"] for r in untouched)
     lines = [
         f"- {len(torch)} models of {packages} packages in PyTorch, {len(onnx)} of them in ONNX as well: {found} defects "
         f"found, {fixed} fixed, {declined} declined.",
-        f"- Nothing rewritten: {len(untouched)} runs, of which {sum(r['identical'] for r in untouched)} give bit "
-        "for bit what they gave.",
+        f"- Nothing rewritten: {len(untouched)} runs, of which {same} give bit for bit what they gave.",
         *_hazards(done),
         *_certificates(done),
     ]

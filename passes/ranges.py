@@ -151,7 +151,7 @@ class Ranges:
         found = self._lowest.get(key)
         if found is None:
             found = self._search(Linear(form.terms), depth)
-            if self._steps > 0:  # else the search was cut short, and another one may do better
+            if self._steps > 0 or depth == _DEPTH:  # else it was cut short, and one with more steps left may do better
                 self._lowest[key] = found
         total = found + _float(form.constant)
         return -INF if math.isnan(total) else total

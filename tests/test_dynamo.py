@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,23 @@ def test_a_graph_that_cannot_be_read_runs_as_it_is(monkeypatch: pytest.MonkeyPat
     x = torch.rand(4, 10)
     with pytest.warns(UserWarning, match="runs as written, not as rewritten: KeyError: 'a mistake in here'"):
         check(compiled(log_probabilities)(x), x)
+
+
+def test_a_graph_that_takes_nothing_is_read() -> None:
+    """What is left of a function between graph breaks may compute from numbers alone."""
+
+    def grid(size: int) -> torch.Tensor:
+        e = torch.exp(torch.arange(0.0, float(size)))
+        return e / e.sum()
+
+    reports: list[stabilize.Report] = []
+    compiled = torch.compile(grid, backend="stabilize", options={"report": reports.append})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = compiled(200)
+    assert [r.code for report in reports for r in report.rewrites] == ["STB101"]
+    assert result.sum() == pytest.approx(1.0)
+    assert not torch.isfinite(grid(200)).all()
 
 
 def test_a_healthy_graph_is_the_same_graph() -> None:

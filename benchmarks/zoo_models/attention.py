@@ -99,7 +99,7 @@ MODELS = (
         load("vector_quantize_pytorch.LFQ")(codebook_size=16, dim=4, entropy_loss_weight=0.1), (torch.randn(2, 16, 4),),
         (2000 * torch.randn(2, 16, 4),), train=True)),
     Entry("tab-transformer", "tab-transformer-pytorch", lambda: Case(load("tab_transformer_pytorch.TabTransformer")(
-        categories=(5, 4, 3), num_continuous=2, dim=16, depth=1, heads=2),
+        categories=(5, 4, 3), num_continuous=2, dim=16, depth=1, heads=2, mlp_act=nn.ReLU()),
         (torch.randint(0, 3, (4, 3)), torch.randn(4, 2))), refused=DATA_DEPENDENT),
     Entry("memory-efficient-attention", "memory-efficient-attention-pytorch", lambda: _rows(
         load("memory_efficient_attention_pytorch.Attention")(

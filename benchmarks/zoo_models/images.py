@@ -111,7 +111,9 @@ MODELS = (
         "segmentation_models_pytorch.Unet", 1, 3, 32, 32, encoder_name="resnet18", encoder_weights=None)),
     Entry("piq-ssim", "piq", lambda: _of_pair("piq.SSIMLoss", kernel_size=5, channels=3), refused=DATA_DEPENDENT),
     Entry("piq-haar", "piq", lambda: _of_pair("piq.HaarPSILoss", size=32, channels=3), refused=DATA_DEPENDENT),
-    Entry("piq-gmsd", "piq", lambda: _of_pair("piq.GMSDLoss", size=32, channels=3), refused=DATA_DEPENDENT),
-    Entry("piq-vsi", "piq", lambda: _of_pair("piq.VSILoss", size=32, channels=3), refused=DATA_DEPENDENT),
+    Entry("piq-gmsd", "piq", lambda: _of_pair("piq.GMSDLoss", size=32, channels=3), refused=DATA_DEPENDENT,
+          defects=("STB402",)),
+    Entry("piq-vsi", "piq", lambda: _of_pair("piq.VSILoss", size=32, channels=3), refused=DATA_DEPENDENT,
+          defects=("STB211", "STB402")),
     Entry("ms-ssim", "pytorch-msssim", lambda: _of_pair("pytorch_msssim.SSIM", data_range=1.0, channel=3, channels=3)),
 )  # fmt: skip

@@ -74,7 +74,7 @@ MODELS = (
     Entry("pml-multi-similarity", "pytorch-metric-learning",
           lambda: _metric("MultiSimilarityLoss"), refused=DATA_DEPENDENT),
     Entry("pml-nt-xent", "pytorch-metric-learning",
-          lambda: _metric("NTXentLoss", temperature=0.07), refused=DATA_DEPENDENT),
+          lambda: _metric("NTXentLoss", temperature=0.07), refused=DATA_DEPENDENT, defects=("STB104", "STB105")),
     Entry("pml-proxy-anchor", "pytorch-metric-learning",
           lambda: _classified("ProxyAnchorLoss"), refused=DATA_DEPENDENT),
     Entry("lightly-barlow-twins", "lightly", lambda: _views("BarlowTwinsLoss")),

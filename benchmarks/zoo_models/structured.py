@@ -28,7 +28,8 @@ class _Tagged(nn.Module):
 
 def _crf() -> Case:
     tags = torch.randint(4, (6, 3))
-    return Case(_Tagged(load("torchcrf.CRF")(4), tags), (torch.randn(6, 3, 4),), (300 * torch.randn(6, 3, 4),))
+    field = _Tagged(load("torchcrf.CRF")(4), tags, torch.ones(6, 3, dtype=torch.bool))
+    return Case(field, (torch.randn(6, 3, 4),), (300 * torch.randn(6, 3, 4),))
 
 
 def _other_crf() -> Case:

@@ -231,7 +231,7 @@ class _Recorder(fx.Interpreter):
         if mode is None:
             raise ModelError("no tracer is active")
         tracer: Any = mode.tracer
-        last: fx.Node = next(iter(reversed(tracer.graph.nodes)))
+        last: fx.Node = tracer.graph._root.prev  # of a graph that takes nothing, the root itself
         self.log.running = n.name
         self.recorded = n.meta.get("example_value")
         modes = self.switches.modes

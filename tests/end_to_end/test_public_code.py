@@ -170,7 +170,10 @@ def test_a_mixture_of_cosines_over_a_temperature_is_shifted() -> None:
     def mixed(x: Tensor, kinds: Tensor, prototypes: Tensor) -> Tensor:
         x, kinds, prototypes = (nn.functional.normalize(t, dim=1) for t in (x, kinds, prototypes))
         share = torch.softmax(kinds @ prototypes.T / 0.005, -1)
-        parts = [torch.exp(nn.functional.normalize(x * k, dim=1) @ kinds.T / 0.005) * share[:, i] for i, k in enumerate(prototypes)]
+        parts = [
+            torch.exp(nn.functional.normalize(x * k, dim=1) @ kinds.T / 0.005) * share[:, i]
+            for i, k in enumerate(prototypes)
+        ]
         return torch.log(parts[0] + parts[1] + parts[2])
 
     torch.manual_seed(0)
