@@ -86,9 +86,8 @@ class Job:
             return None
         self.process.kill()
         self.process.join()
-        entry = self.entry
-        known = {"name": entry.name, "family": FAMILY[entry.name], "package": entry.package, "onnx": self.onnx}
-        return {**known, "seconds": time.monotonic() - self.start, **record}
+        known = {"name": self.entry.name, "package": self.entry.package, "onnx": self.onnx}
+        return annotated({**known, "seconds": time.monotonic() - self.start, **record})
 
 
 def measure_all(jobs: Sequence[tuple[Entry, bool]], parallel: int, limit: float) -> Iterator[Record]:
@@ -121,6 +120,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.earlier:
         document = json.loads(options.earlier.read_text())
+        document["models"] = [annotated(record) for record in document["models"]]
     else:
         document = {"schema_version": 1, "versions": versions(), "models": []}
         jobs = [(e, onnx) for e in chosen(options.only) for onnx in kinds(e, options.onnx)]
@@ -141,6 +141,17 @@ def written(document: dict[str, Any]) -> str:
     models = ",\n".join(json.dumps(record, ensure_ascii=False) for record in records)
     head = json.dumps({**document, "models": []}, ensure_ascii=False)
     return f"{head.removesuffix('[]}')}[\n{models}\n]}}\n"
+
+
+def annotated(record: Record) -> Record:
+    """With what the entry says of the model, and what was found that is not known to be there, and the reverse."""
+    entry = next((e for e in MODELS if e.name == record["name"]), None)
+    if entry is None:
+        return record
+    found = set(record.get("found", ()))
+    wanted = set(entry.onnx_defects if record["onnx"] else entry.defects) if "found" in record else found
+    said = {"unexpected": sorted(found - wanted), "missing": sorted(wanted - found)}
+    return {**record, "family": FAMILY[entry.name], "note": entry.note, **said}
 
 
 def chosen(names: Sequence[str] | None) -> list[Entry]:

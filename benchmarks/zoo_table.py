@@ -123,8 +123,8 @@ def _totals(records: list[Record]) -> list[str]:
     found, fixed, declined = (sum(len(r[key]) for r in done) for key in ("found", "fixed", "declined"))
     same = sum(r["identical"] for r in untouched)
     lines = [
-        f"- {len(torch)} models of {packages} packages in PyTorch, {len(onnx)} of them in ONNX as well: {found} defects "
-        f"found, {fixed} fixed, {declined} declined.",
+        f"- {len(torch)} models of {packages} packages in PyTorch, {len(onnx)} of them in ONNX as well: {found} "
+        f"defects found, {fixed} fixed, {declined} declined.",
         f"- Nothing rewritten: {len(untouched)} runs, of which {same} give bit for bit what they gave.",
         *_hazards(done),
         *_certificates(done),
