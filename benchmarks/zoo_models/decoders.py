@@ -76,7 +76,7 @@ RECURRENT = (
     hub("falcon-mamba", "FalconMambaForCausalLM", "FalconMambaConfig", _ids, state_size=4, time_step_rank=4),
     hub("rwkv", "RwkvForCausalLM", "RwkvConfig", _ids, attention_hidden_size=32, context_length=16),
     hub("recurrent-gemma", "RecurrentGemmaForCausalLM", "RecurrentGemmaConfig", _ids, base=_GROUPED, lru_width=32,
-        attention_window_size=8, num_hidden_layers=3, refused=OWN_GRADIENTS),
+        attention_window_size=8, num_hidden_layers=3, refused=OWN_GRADIENTS, defects=("STB211",)),
     hub("xlstm", "xLSTMForCausalLM", "xLSTMConfig", _ids, num_heads=4, num_blocks=2, chunk_size=4),
     hub("qwen3-next", "Qwen3NextForCausalLM", "Qwen3NextConfig", _ids, base=_GROUPED, num_experts=4,
         num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16, linear_num_value_heads=4,
