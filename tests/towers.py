@@ -58,7 +58,8 @@ def tower(nodes: int) -> tuple[Tower, torch.Tensor]:
 class _Writer:
     """Collects the nodes and weights of an ONNX graph."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
+        self.width = width
         self.nodes: list[onnx.NodeProto] = []
         self.weights: dict[str, onnx.TensorProto] = {}
         self.random = np.random.default_rng(0)
@@ -82,38 +83,38 @@ class _Writer:
         return self.op("Add", self.op("MatMul", x, self.weight(rows, columns)), bias)
 
     def norm(self, x: str) -> str:
-        scale = self.constant(f"scale_{len(self.weights)}", np.ones(WIDTH, np.float32))
-        return self.op("LayerNormalization", x, scale, self.constant("shift", np.zeros(WIDTH, np.float32)))
+        scale = self.constant(f"scale_{len(self.weights)}", np.ones(self.width, np.float32))
+        return self.op("LayerNormalization", x, scale, self.constant("shift", np.zeros(self.width, np.float32)))
 
     def heads(self, x: str, perm: list[int]) -> str:
-        split = self.constant("split", np.array([-1, ROWS, HEADS, WIDTH // HEADS]))
-        return self.op("Transpose", self.op("Reshape", self.linear(x, WIDTH, WIDTH), split), perm=perm)
+        split = self.constant("split", np.array([-1, ROWS, HEADS, self.width // HEADS]))
+        return self.op("Transpose", self.op("Reshape", self.linear(x, self.width, self.width), split), perm=perm)
 
     def block(self, x: str) -> str:
         y = self.norm(x)
         q, k, v = self.heads(y, [0, 2, 1, 3]), self.heads(y, [0, 2, 3, 1]), self.heads(y, [0, 2, 1, 3])
-        depth = self.constant("depth", np.float32((WIDTH // HEADS) ** 0.5))
+        depth = self.constant("depth", np.float32((self.width // HEADS) ** 0.5))
         e = self.op("Exp", self.op("Div", self.op("MatMul", q, k), depth))
         mixed = self.op("Transpose", self.op("MatMul", self.share(e), v), perm=[0, 2, 1, 3])
-        mixed = self.op("Reshape", mixed, self.constant("join", np.array([-1, ROWS, WIDTH])))
-        x = self.op("Add", x, self.linear(mixed, WIDTH, WIDTH))
-        h = self.linear(self.norm(x), WIDTH, 2 * WIDTH)
+        mixed = self.op("Reshape", mixed, self.constant("join", np.array([-1, ROWS, self.width])))
+        x = self.op("Add", x, self.linear(mixed, self.width, self.width))
+        h = self.linear(self.norm(x), self.width, 2 * self.width)
         one, half, root = (self.constant(f"c{c:.1f}", np.float32(c)) for c in (1, 0.5, 2**0.5))
         tail = self.op("Add", one, self.op("Erf", self.op("Div", h, root)))
-        return self.op("Add", x, self.linear(self.op("Mul", self.op("Mul", h, half), tail), 2 * WIDTH, WIDTH))
+        return self.op("Add", x, self.linear(self.op("Mul", self.op("Mul", h, half), tail), 2 * self.width, self.width))
 
     def share(self, e: str) -> str:
         return self.op("Div", e, self.op("ReduceSum", e, self.constant("last", np.array([-1])), keepdims=1))
 
 
-def onnx_tower(nodes: int) -> onnx.ModelProto:
-    """The same tower with `nodes` nodes, up to a block."""
-    writer = _Writer()
+def onnx_tower(nodes: int, width: int = WIDTH) -> onnx.ModelProto:
+    """The same tower with `nodes` nodes, up to a block, and its weights of `width` rows or columns."""
+    writer = _Writer(width)
     x = "x"
     while len(writer.nodes) < nodes:
         x = writer.block(x)
     x = writer.op("Log", writer.share(writer.op("Exp", x)))
-    shape = ["batch", ROWS, WIDTH]
+    shape = ["batch", ROWS, width]
     graph = helper.make_graph(
         writer.nodes,
         "tower",
