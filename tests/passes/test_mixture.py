@@ -111,8 +111,8 @@ LOG = {
     ),
     "log(add(mul(sum(exp(x), axes=(1,), keepdim=False), 3.0), 0.001))": (
         "t1 = detach(minimum(maximum(add(squeeze(max(x, axes=(1,), keepdim=True), axes=(1,)), "
-        "1.0986122886681091), -6.907755278982137), 3.4028234663852886e+38))\n"
-        "add(t1, log1p(add(squeeze(sum(exp(sub(x, unsqueeze(add(t1, -1.0986122886681091), axes=(1,)))), "
+        "1.098612288668109), -6.907755278982137), 3.4028234663852886e+38))\n"
+        "add(t1, log1p(add(squeeze(sum(exp(sub(x, unsqueeze(add(t1, -1.098612288668109), axes=(1,)))), "
         "axes=(1,), keepdim=True), axes=(1,)), expm1(sub(-6.907755278982137, t1)))))"
     ),
     "log(add(exp(x), add(exp(z), exp(w))))": (
@@ -205,9 +205,9 @@ RATIO = {
         "mul(2.0, div(t2, add(exp(sub(-6.907755278982137, t1)), sum(t2, axes=(1,), keepdim=True))))"
     ),
     "div(exp(add(x, 1.0)), add(sum(exp(x), axes=(1,), keepdim=True), 0.001))": (
-        "t1 = detach(minimum(maximum(add(max(x, axes=(1,), keepdim=True), -1.0), -7.907755278982137), "
+        "t1 = detach(minimum(maximum(add(max(x, axes=(1,), keepdim=True), -1.0000000000000002), -7.907755278982137), "
         "3.4028234663852886e+38))\n"
-        "div(exp(sub(x, t1)), add(exp(sub(-7.907755278982137, t1)), sum(exp(sub(x, add(t1, 1.0))), axes=(1,), "
+        "div(exp(sub(x, t1)), add(exp(sub(-7.907755278982137, t1)), sum(exp(sub(x, add(t1, 1.0000000000000002))), axes=(1,), "
         "keepdim=True)))"
     ),
     "div(exp(x), add(mul(sum(exp(x), axes=(1,), keepdim=True), exp(R)), 0.001))": (

@@ -33,6 +33,24 @@ AFTER = [
     ),
     ("mul(exp(mul(h, h)), erfc(h))", {}, "cast(erfcx(cast(h, dtype='float32')), dtype='float16')"),
     ("mul(exp(mul(D, D)), erfc(D))", {}, "erfcx(D)"),
+    ("mul(mul(2.0, exp(mul(x, x))), mul(3.0, erfc(x)))", {}, "mul(erfcx(x), 6.0)"),
+    ("div(mul(2.0, erfc(x)), mul(3.0, exp(neg(mul(x, x)))))", {}, "mul(erfcx(x), 0.6666666666666666)"),
+    (
+        "div(mul(2.0, exp(neg(mul(x, x)))), mul(3.0, erfc(x)))",
+        {},
+        "t1 = gt(x, 0.0)\n"
+        "mul(where(t1, div(1.0, erfcx(where(t1, x, 0.0))), div(exp(neg(mul(x, x))), erfc(where(t1, 0.0, "
+        "x)))), 0.6666666666666666)",
+    ),
+    ("mul(exp(mul(x, x)), sub(2.0, mul(2.0, erf(x))))", {}, "mul(erfcx(x), 2.0)"),
+    (
+        "div(exp(neg(mul(h, h))), erfc(h))",
+        {},
+        "t1 = cast(h, dtype='float32')\n"
+        "t2 = gt(t1, 0.0)\n"
+        "cast(where(t2, div(1.0, erfcx(where(t2, t1, 0.0))), div(exp(cast(neg(mul(h, h)), dtype='float32')), "
+        "erfc(where(t2, 0.0, t1)))), dtype='float16')",
+    ),
 ]
 
 NEAR_MISSES = [
@@ -42,6 +60,9 @@ NEAR_MISSES = [
     ("div(exp(mul(x, x)), erfc(x))", {}),
     ("mul(exp(mul(mul(x, x), 2.0)), erfc(x))", {}),
     ("mul(exp(mul(x, x)), erf(x))", {}),
+    ("mul(exp(mul(x, x)), sub(2.0, erf(x)))", {}),
+    ("mul(exp(mul(x, x)), sub(1.0, mul(2.0, erf(x))))", {}),
+    ("mul(exp(mul(x, x)), add(1.0, erf(x)))", {}),
 ]
 
 
