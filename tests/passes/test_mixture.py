@@ -207,8 +207,8 @@ RATIO = {
     "div(exp(add(x, 1.0)), add(sum(exp(x), axes=(1,), keepdim=True), 0.001))": (
         "t1 = detach(minimum(maximum(add(max(x, axes=(1,), keepdim=True), -1.0000000000000002), -7.907755278982137), "
         "3.4028234663852886e+38))\n"
-        "div(exp(sub(x, t1)), add(exp(sub(-7.907755278982137, t1)), sum(exp(sub(x, add(t1, 1.0000000000000002))), axes=(1,), "
-        "keepdim=True)))"
+        "div(exp(sub(x, t1)), add(exp(sub(-7.907755278982137, t1)), sum(exp(sub(x, add(t1, 1.0000000000000002))), "
+        "axes=(1,), keepdim=True)))"
     ),
     "div(exp(x), add(mul(sum(exp(x), axes=(1,), keepdim=True), exp(R)), 0.001))": (
         "t1 = detach(minimum(maximum(add(max(x, axes=(1,), keepdim=True), R), -6.907755278982137), "
