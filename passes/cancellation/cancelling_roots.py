@@ -48,10 +48,9 @@ def match(ctx: Context, value: Value) -> Proposal | None:
         (s, p), (t, q) = (t, q), (s, p)
     if p.op != "sqrt":
         return None
-    if q.op == "sqrt":
-        new = _two_roots(ctx, p, q, value) if s != t else None
-    else:
-        new = _root_and_number(ctx, p, q, -s * t, value)
+    if q.op == "sqrt" and s == t:
+        return None
+    new = _two_roots(ctx, p, q) if q.op == "sqrt" else _root_and_number(ctx, p, q, -s * t)
     if new is None:
         return None
     return RULE.proposal(value, ctx.emitter.finish(new if s > 0 else ctx.builder.neg(new), value))
@@ -64,7 +63,7 @@ def _simpler(p: Polynomial, q: Polynomial) -> Polynomial | None:
     return rest if shorter and 0 < len(rest.terms) <= _MOST_TERMS else None
 
 
-def _two_roots(ctx: Context, p: Value, q: Value, like: Value) -> Value | None:
+def _two_roots(ctx: Context, p: Value, q: Value) -> Value | None:
     """√p − √q = (p − q)/(√p + √q); 0 where both are."""
     rest = _simpler(polynomial(p.operands[0]), polynomial(q.operands[0]))
     if rest is None:
@@ -76,7 +75,7 @@ def _two_roots(ctx: Context, p: Value, q: Value, like: Value) -> Value | None:
     return b.make("div", materialise(b, rest, total.dtype), total)
 
 
-def _root_and_number(ctx: Context, p: Value, a: Value, sign: int, like: Value) -> Value | None:
+def _root_and_number(ctx: Context, p: Value, a: Value, sign: int) -> Value | None:
     """√p − sign·a."""
     rest = _simpler(polynomial(p.operands[0]), polynomial(a) * polynomial(a))
     bounds = ctx.ranges.of(a)
