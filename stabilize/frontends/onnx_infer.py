@@ -27,9 +27,8 @@ def inferred(model: ir.Model) -> ir.Model:
     if is_too_large(model):
         return copy  # inference writes functions out, call by call
     try:
-        with silenced(ir.serde.__name__):
-            with _light(copy):
-                proto = ir.serde.serialize_model(copy)
+        with silenced(ir.serde.__name__), _light(copy):
+            proto = ir.serde.serialize_model(copy)
         found = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
     except (onnx.shape_inference.InferenceError, ProtobufError, RuntimeError, ValueError, TypeError):
         return copy

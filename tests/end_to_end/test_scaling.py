@@ -40,7 +40,7 @@ def test_a_node_costs_the_same_in_a_large_graph(host: str) -> None:
     cost: dict[int, int] = {}
     for nodes in (100, 600, 1200, 2400):  # the first one pays for what is loaded once
         count, model = graph(host, nodes)
-        cost[count] = calls(partial(stabilize.optimize, model))
+        cost[count] = calls(partial(stabilize.optimize, model, certify=False))
     (a, calls_a), (b, calls_b), (c, calls_c) = list(cost.items())[1:]
     # short sums (a residual stream's first blocks) are read further than long ones: hence not 1.00
     assert (calls_c - calls_b) / (c - b) <= 1.04 * (calls_b - calls_a) / (b - a)
