@@ -27,7 +27,7 @@ from stabilize.passes.scaled import Engine, number_of
 
 INF = math.inf
 _DEPTH = 5  # relations applied one after the other to bound a form
-_MOST_STEPS = 1000  # forms looked at to bound one: relations between many atoms are given up
+_MOST_STEPS = 200  # forms looked at to bound one, twice what models need: relations between many atoms are given up
 _MOST_NESTED = 40  # values bounded to bound another: towers of hundreds of exponentials would overflow the stack
 _COUNTING = ("arange", "reshape", "unsqueeze", "squeeze", "transpose", "expand", "slice")  # known of integers too
 _WEAK = -10.0  # a lower bound of an exponent below it decides nothing: exp may leave even float16
