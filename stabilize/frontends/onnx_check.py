@@ -36,6 +36,7 @@ def _check_graph(graph: ir.Graph, name: str, computed: set[ir.Value]) -> None:
         for value in node.inputs:
             if value is not None and value not in computed:
                 raise ModelError(f"{name}: not a valid ONNX model ({_why(value, node)}")
+        _check_references(node, name)
         for inner in bodies(node):
             _check_graph(inner, name, computed)
         computed.update(node.outputs)
@@ -43,6 +44,17 @@ def _check_graph(graph: ir.Graph, name: str, computed: set[ir.Value]) -> None:
         if value not in computed:
             where = f"output {value.name!r} of the graph {graph.name!r} is computed nowhere"
             raise ModelError(f"{name}: not a valid ONNX model ({where}): check it with onnx.checker")
+
+
+def _check_references(node: ir.Node, name: str) -> None:
+    """A function may be given a graph to put into its body; onnx_ir does not follow that."""
+    for attribute in node.attributes.values():
+        if attribute.is_ref() and attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
+            raise ModelError(
+                f"{name}: the graphs in attribute {attribute.name!r} of node {node.name or node.op_type!r} are those "
+                f"of attribute {attribute.ref_attr_name!r} of a function, which cannot be read: write out the functions "
+                "first, e.g. onnx.inliner.inline_local_functions(model)"
+            )
 
 
 def bodies(node: ir.Node) -> Iterator[ir.Graph]:

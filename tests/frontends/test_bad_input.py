@@ -65,6 +65,17 @@ def test_a_value_computed_twice_is_named(tmp_path: Path) -> None:
     assert "check it with onnx.checker" in message
 
 
+@pytest.mark.parametrize("kind", [onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS])
+def test_graphs_that_a_function_would_be_given_are_named(kind: int, tmp_path: Path) -> None:
+    proto = model(NAIVE)
+    proto.graph.node[0].attribute.add(name="body", type=kind, ref_attr_name="given")
+    message = refused(proto, tmp_path)
+    assert "'body'" in message
+    assert "onnx.inliner" in message
+    with pytest.raises(ModelError, match="onnx.inliner"):
+        open_onnx(ir.serde.deserialize_model(proto))
+
+
 # --- functions ------------------------------------------------------------------------------------------------------
 
 
