@@ -52,8 +52,8 @@ def _check_references(node: ir.Node, name: str) -> None:
         if attribute.is_ref() and attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
             raise ModelError(
                 f"{name}: the graphs in attribute {attribute.name!r} of node {node.name or node.op_type!r} are those "
-                f"of attribute {attribute.ref_attr_name!r} of a function, which cannot be read: write out the functions "
-                "first, e.g. onnx.inliner.inline_local_functions(model)"
+                f"of attribute {attribute.ref_attr_name!r} of a function, which cannot be read: write functions out "
+                "first, e.g. by onnx.inliner.inline_local_functions(model)"
             )
 
 
