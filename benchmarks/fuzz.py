@@ -178,6 +178,7 @@ class Fuzzer:
             import fuzz_onnx
             import fuzz_pt2
 
+            sys.setrecursionlimit(20_000)  # mutants nest deeper than what reads them likes
             mutation, mutant = (fuzz_onnx if model.kind == "onnx" else fuzz_pt2).mutate(chooser, model)
             (source / f"m.{model.kind}").write_bytes(mutant.data)
             for name, data in mutant.beside.items():
