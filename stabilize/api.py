@@ -237,6 +237,8 @@ def open_host(
         return open_exported(model, example_inputs)
     if isinstance(model, torch.fx.GraphModule):
         return open_graph_module(model, example_inputs)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ModelError("a TorchScript module has no Python to capture: pass the nn.Module that it was made from")
     if isinstance(model, torch.nn.Module):
         if later is None:
             return open_module(model, example_inputs, dynamic_shapes)

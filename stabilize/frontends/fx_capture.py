@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 from collections.abc import Callable, Generator, Mapping
@@ -21,6 +22,7 @@ from torch.utils._python_dispatch import _disable_current_modes  # pyright: igno
 from stabilize.errors import ModelError
 from stabilize.frontends.fx_modes import Modes
 from stabilize.frontends.fx_share import share_module
+from stabilize.frontends.fx_variant import changed_setting, settings
 
 _T = TypeVar("_T")
 
@@ -36,17 +38,20 @@ def export(module: nn.Module, call: Call, modes: Modes) -> ExportedProgram:
         raise ModelError(f"{path or name} is wrapped in {kind}: optimize the module first, then wrap it. {_CURE}")
     copied, foreign = _bare(module)
 
-    def capture() -> tuple[ExportedProgram, list[str], list[str]]:
+    def capture() -> tuple[ExportedProgram, list[str], list[str], str | None]:
         for table, key, blank in foreign:
             table[key] = blank.make()
         args, kwargs, shapes = call.make()
-        before = _tensors(copied)
+        before, held = _tensors(copied), settings(copied)
+        changed: list[str | None] = []  # torch.export puts attributes back: they are looked at when forward returns
+        cast(Any, copied).register_forward_hook(lambda *_: changed.append(changed_setting(copied, held)))
         with _watched() as found, _inside_another(), silence(), modes.autocasting():
             exported = torch.export.export(copied, args, kwargs, dynamic_shapes=shapes)
-        return exported, found, [path for path, tensor in _tensors(copied).items() if before.get(path) is not tensor]
+        replaced = [path for path, tensor in _tensors(copied).items() if before.get(path) is not tensor]
+        return exported, found, replaced, next((path for path in changed if path is not None), None)
 
     try:
-        exported, lost, replaced = apart(capture)
+        exported, lost, replaced, changed = apart(capture)
     except Exception as error:
         first = str(error).strip().splitlines()
         reason = (first[0] if first else type(error).__name__).rstrip(".")
@@ -56,6 +61,11 @@ def export(module: nn.Module, call: Call, modes: Modes) -> ExportedProgram:
         raise ModelError(
             f"{name} replaces its buffer {replaced[0]} when it is called: torch.export takes that for an input, which "
             f"its program would overwrite. Call the module once before, if that is when it makes the buffer. {_CURE}"
+        )
+    if changed is not None:
+        raise ModelError(
+            f"{name} changes its attribute {changed} when it is called, which a captured graph would not: make it a "
+            f"buffer. {_CURE}"
         )
     lost += _hooked(module)
     if lost:
@@ -185,6 +195,9 @@ def _bare(module: nn.Module) -> tuple[nn.Module, list[tuple[dict[str, object], s
             }
             part.__dict__[table] = own = dict(given)  # a buffer that `forward` registers is the copy's alone
             foreign.extend((own, name, blank) for name, blank in blanks.items())
+        for name, value in list(part.__dict__.items()):
+            if type(value) in (list, dict) and not name.startswith("_"):
+                part.__dict__[name] = copy.copy(value)  # `forward` may append to it
         part.__dict__["_non_persistent_buffers_set"] = set(part._non_persistent_buffers_set)
     return cast(nn.Module, copied), foreign
 

@@ -6,8 +6,10 @@ over plain data, and no object of the capture but its graph.
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Final, Self, TypeAlias, cast, final
 
 import torch
@@ -27,19 +29,60 @@ Kind: TypeAlias = "tuple[torch.dtype, torch.device] | None"
 
 _STATE = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR, InputKind.CUSTOM_OBJ)
 _PLAIN = (bool, int, float, str, type(None), torch.Tensor)
+_SIMPLE = (bool, int, float, str, type(None))
+#: Longer lists and dictionaries are data rather than settings.
+_MOST_ITEMS: Final = 64
 _MISSING: Final = "<missing>"
 
 
 def settings(module: nn.Module) -> tuple[tuple[Path, tuple[tuple[str, object], ...]], ...]:
-    """What a forward may read besides state, by submodule: train/eval switches, numbers, strings, and tensors that are
-    not registered. Other objects are not followed."""
+    """What a forward may read besides state, by submodule, of the instance and of its classes: train/eval switches,
+    numbers, strings, short lists and dictionaries of them, and tensors that are not registered. Other objects are not
+    followed."""
     tree: Any = module
     found: list[tuple[Path, tuple[tuple[str, object], ...]]] = []
     for dotted, part in tree.named_modules():
-        attributes = cast("dict[str, object]", part.__dict__)
-        plain = ((k, v) for k, v in attributes.items() if isinstance(v, _PLAIN) and not k.startswith("_"))
+        attributes = {**_of_classes(type(part)), **cast("dict[str, object]", part.__dict__)}
+        plain = ((k, _kept(v)) for k, v in attributes.items() if _is_followed(v) and not k.startswith("_"))
         found.append((_path(dotted), tuple(plain)))
     return tuple(found)
+
+
+@cache
+def _of_classes(cls: Any) -> dict[str, object]:
+    """Plain attributes of the user's classes, which an instance may be given others for."""
+    own: list[type] = list(cls.__mro__[: cls.__mro__.index(nn.Module)])
+    return {k: v for each in reversed(own) for k, v in vars(each).items() if type(v) in _SIMPLE}
+
+
+def _is_followed(value: object) -> bool:
+    if isinstance(value, dict):
+        items = cast("dict[object, object]", value)
+        return len(items) <= _MOST_ITEMS and all(type(x) in _SIMPLE for pair in items.items() for x in pair)
+    if isinstance(value, (list, tuple)):
+        sequence = cast("Sequence[object]", value)
+        return len(sequence) <= _MOST_ITEMS and all(type(x) in _SIMPLE for x in sequence)
+    return isinstance(value, _PLAIN)
+
+
+def _kept(value: object) -> object:
+    """What a list or dictionary holds now."""
+    return copy.copy(cast(Any, value)) if isinstance(value, (list, dict)) else value
+
+
+def changed_setting(module: nn.Module, before: Sequence[tuple[Path, Sequence[tuple[str, object]]]]) -> str | None:
+    """The path of a number, string, list or dictionary that is not what it was in the `settings` taken before."""
+    for path, attributes in before:
+        part = attribute(module, path)
+        for name, value in attributes:
+            now = getattr(part, name, _MISSING)
+            if (
+                not isinstance(value, torch.Tensor)
+                and value is not None
+                and (type(now) is not type(value) or now != value)
+            ):
+                return ".".join((*path, name))
+    return None
 
 
 def has_settings(module: nn.Module, wanted: Sequence[tuple[Path, Sequence[tuple[str, object]]]]) -> bool:

@@ -125,7 +125,9 @@ def _needs(start: ir.Node, wanted: ir.Node) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _schema(op_type: str, opset: int) -> Any:
+def _schema(op_type: object, opset: int) -> Any:
+    if not isinstance(op_type, str):
+        return None  # protobuf gives bytes that are no text as they are
     try:
         return onnx.defs.get_schema(op_type, opset, "")
     except onnx.defs.SchemaError:

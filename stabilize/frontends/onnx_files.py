@@ -165,7 +165,9 @@ def _copies(names: list[str], target: Path, folder: Path) -> list[tuple[Path, Pa
     for name in names:
         source, wanted = folder / name, target.parent / name
         if not source.is_file():
-            raise ModelError(f"{target}: its external data {source} is missing: put it there, or name its folder")
+            raise ModelError(
+                f"external data {source} is missing, {target} is not written: put it there, or name its folder"
+            )
         for file in (source, wanted):
             if _same(file, target):
                 raise ModelError(f"{target}: the model's own data is in {file}: write the model to another file")

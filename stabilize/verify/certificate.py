@@ -185,7 +185,7 @@ def certify_rewrite(
     text = f"{show([problem.old, problem.new])} without gradients of {sorted(map(str, problem.frozen))}"
     key = (text, seed, approximate) if problem.shrunk and not problem.data else None
     if key is None or key not in _decided:
-        with _single_threaded():
+        with _undisturbed():
             found = _Judge(problem, "arb" if size <= _ARB_ELEMENTS else "float64", seed, approximate).certificate()
         if key is None:
             return found
@@ -201,12 +201,14 @@ _MOST_DECIDED: Final = 512
 
 
 @contextmanager
-def _single_threaded() -> Generator[None]:
-    """Torch on one thread: on tensors this small, waking the others costs more than the work."""
+def _undisturbed() -> Generator[None]:
+    """Torch on one thread (on tensors this small, waking the others costs more than the work), and without the
+    anomaly mode that may be on to hunt the very NaN that is looked for here."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with torch.autograd.set_detect_anomaly(False):
+            yield
     finally:
         torch.set_num_threads(threads)
 

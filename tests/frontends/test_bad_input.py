@@ -213,6 +213,14 @@ def test_strings_that_are_no_text_pass_through(tmp_path: Path, capfd: pytest.Cap
     assert capfd.readouterr().err == ""
 
 
+def test_an_operator_whose_name_is_no_text_is_opaque(tmp_path: Path) -> None:
+    proto = model("g (float[n, 6] x) => (float[n, 6] y) {\n e = Exp (x)\n t = Log (e)\n y = Abs (t)\n}")
+    damaged = onnx.ModelProto.FromString(proto.SerializeToString().replace(b"Abs", b"A\xff\xfe"))
+    fixed = stabilize.optimize(damaged)
+    assert isinstance(fixed, onnx.ModelProto)
+    assert [str(node.op_type) for node in fixed.graph.node] == [str(damaged.graph.node[-1].op_type)]
+
+
 def test_a_shape_that_is_no_shape_is_left_alone() -> None:
     proto = model(
         "g (float[2] x) => (float[2] y) <int64[2] c = {1, 2}, float t = {0.5}> {\n r = Reshape (c, t)\n y = Exp (x)\n}"
