@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any, Final, Self, TypeAlias, cast, final
 
 import torch
@@ -48,11 +47,11 @@ def settings(module: nn.Module) -> tuple[tuple[Path, tuple[tuple[str, object], .
     return tuple(found)
 
 
-@cache
-def _of_classes(cls: Any) -> dict[str, object]:
+def _of_classes(cls: type[nn.Module]) -> dict[str, object]:
     """Plain attributes of the user's classes, which an instance may be given others for."""
-    own: list[type] = list(cls.__mro__[: cls.__mro__.index(nn.Module)])
-    return {k: v for each in reversed(own) for k, v in vars(each).items() if type(v) in _SIMPLE}
+    own = cls.__mro__[: cls.__mro__.index(nn.Module)]
+    found = {name: value for each in reversed(own) for name, value in vars(each).items()}
+    return {name: value for name, value in found.items() if type(value) in _SIMPLE}
 
 
 def _is_followed(value: object) -> bool:

@@ -32,6 +32,12 @@ class Settings(nn.Module):
         return torch.log(p) if self.logarithm else p
 
 
+class Derived(Settings):
+    """A class attribute of another type than the base class has."""
+
+    logarithm = ("yes",)  # type: ignore[assignment]
+
+
 class Counter(nn.Module):
     """An annealed softmax."""
 
@@ -74,6 +80,12 @@ def test_changes_of_settings_are_followed(change: Callable[[Any], object], lazy:
     for each in (module, fixed):  # lists and dictionaries are the same objects, numbers are not
         change(each)
     torch.testing.assert_close(fixed(X), module(X))
+
+
+def test_attributes_of_derived_classes_hide_those_of_their_bases() -> None:
+    fixed = stabilize.optimize(Derived(), (X,))
+    assert isinstance(fixed, nn.Module)
+    torch.testing.assert_close(fixed(X), Derived()(X))
 
 
 def test_a_module_that_counts_its_calls_goes_on_counting() -> None:
