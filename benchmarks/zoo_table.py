@@ -167,6 +167,7 @@ def _reason(refused: str) -> str:
     known = {
         "the autograd function": "gradients of their own",
         "activation checkpointing": "activation checkpointing",
+        "changes its attribute": "attributes that change at a call",
         "a fake tensor": "writing through `.data`",
     }
     return next((reason for part, reason in known.items() if part in refused), "branches or shapes that depend on data")

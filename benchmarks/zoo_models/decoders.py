@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from zoo_models.entry import OWN_GRADIENTS, tokens
+from zoo_models.entry import COUNTING, OWN_GRADIENTS, tokens
 from zoo_models.hub import SMALL, hub
 
 
@@ -74,7 +74,8 @@ RECURRENT = (
     hub("mamba2", "Mamba2ForCausalLM", "Mamba2Config", _ids, state_size=8, expand=2, num_heads=8, head_dim=8,
         n_groups=2, chunk_size=4),
     hub("falcon-mamba", "FalconMambaForCausalLM", "FalconMambaConfig", _ids, state_size=4, time_step_rank=4),
-    hub("rwkv", "RwkvForCausalLM", "RwkvConfig", _ids, attention_hidden_size=32, context_length=16),
+    hub("rwkv", "RwkvForCausalLM", "RwkvConfig", _ids, attention_hidden_size=32, context_length=16,
+        refused=COUNTING),
     hub("recurrent-gemma", "RecurrentGemmaForCausalLM", "RecurrentGemmaConfig", _ids, base=_GROUPED, lru_width=32,
         attention_window_size=8, num_hidden_layers=3, refused=OWN_GRADIENTS, defects=("STB211",)),
     hub("xlstm", "xLSTMForCausalLM", "xLSTMConfig", _ids, num_heads=4, num_blocks=2, chunk_size=4),

@@ -21,6 +21,9 @@ DATA_DEPENDENT = "Could not"
 OWN_GRADIENTS = "the autograd function"
 """What `stabilize` says of gradients that are not autograd's own."""
 
+COUNTING = "changes its attribute"
+"""What `stabilize` says of modules that note something in an attribute when they are called."""
+
 CHECKPOINTED = "activation checkpointing"
 """What `stabilize` says of modules that compute again in the backward pass what they did not keep."""
 

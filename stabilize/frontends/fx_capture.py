@@ -43,8 +43,12 @@ def export(module: nn.Module, call: Call, modes: Modes) -> ExportedProgram:
             table[key] = blank.make()
         args, kwargs, shapes = call.make()
         before, held = _tensors(copied), settings(copied)
-        changed: list[str | None] = []  # torch.export puts attributes back: they are looked at when forward returns
-        cast(Any, copied).register_forward_hook(lambda *_: changed.append(changed_setting(copied, held)))
+        changed: list[str | None] = []
+
+        def look(*_: object) -> None:  # torch.export puts attributes back when it is done
+            changed.append(changed_setting(copied, held))
+
+        cast(Any, copied).register_forward_hook(look)
         with _watched() as found, _inside_another(), silence(), modes.autocasting():
             exported = torch.export.export(copied, args, kwargs, dynamic_shapes=shapes)
         replaced = [path for path, tensor in _tensors(copied).items() if before.get(path) is not tensor]

@@ -41,7 +41,7 @@ def settings(module: nn.Module) -> tuple[tuple[Path, tuple[tuple[str, object], .
     tree: Any = module
     found: list[tuple[Path, tuple[tuple[str, object], ...]]] = []
     for dotted, part in tree.named_modules():
-        attributes = {**_of_classes(type(part)), **cast("dict[str, object]", part.__dict__)}
+        attributes = {**_of_classes(cast("type[nn.Module]", type(part))), **cast("dict[str, object]", part.__dict__)}
         plain = ((k, _kept(v)) for k, v in attributes.items() if _is_followed(v) and not k.startswith("_"))
         found.append((_path(dotted), tuple(plain)))
     return tuple(found)
