@@ -11,6 +11,8 @@ exp(x) is near 1 for small x and the subtraction cancels: in float32 every |x| b
 →
     expm1(x)
 
+Where a gradient may be asked for, `where(x < -1, exp(x) - 1, expm1(x))`.
+
 ## Shapes
 Elementwise, any shape.
 
@@ -26,7 +28,7 @@ Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., §1.14.1.
 
 from __future__ import annotations
 
-from stabilize.graph.value import Value
+from stabilize.graph.value import Value, gradient_free
 from stabilize.passes.cancellation.shapes import one_plus
 from stabilize.passes.rule import Context, Proposal, Rule
 from stabilize.passes.scaled import number_of
@@ -38,9 +40,9 @@ def match(ctx: Context, value: Value) -> Proposal | None:
         return _power(ctx, value)
     exponent, sign = found
     bounds = ctx.ranges.of(exponent)
-    if bounds.lo > 1 or bounds.hi < -1:
+    if bounds.lo > 1 or bounds.hi <= _FAR:
         return None
-    new = ctx.builder.make("expm1", exponent)
+    new = _expm1(ctx, exponent)
     return RULE.proposal(value, ctx.emitter.finish(new if sign > 0 else ctx.builder.neg(new), value))
 
 
@@ -53,7 +55,21 @@ def _power(ctx: Context, value: Value) -> Proposal | None:
     if reading.trivial or reading.number != 1:
         return None
     exponent = ctx.emitter.build(reading.exponent, ctx.emitter.carrier(value, reading.exponent))
-    return RULE.proposal(value, ctx.emitter.finish(ctx.builder.neg(ctx.builder.make("expm1", exponent)), value))
+    return RULE.proposal(value, ctx.emitter.finish(ctx.builder.neg(_expm1(ctx, exponent)), value))
+
+
+#: Below it exp(x) − 1 is as accurate as expm1(x).
+_FAR = -1.0
+
+
+def _expm1(ctx: Context, x: Value) -> Value:
+    """expm1(x), with a gradient that is right where eˣ is small: PyTorch's, expm1(x) + 1, cancels there."""
+    b = ctx.builder
+    near = b.make("expm1", x)
+    if ctx.options.host != "fx" or gradient_free(x) or ctx.ranges.of(x).lo >= _FAR:
+        return near
+    far = b.apply("sub", b.make("exp", b.apply("minimum", x, _FAR)), 1.0)
+    return b.make("where", b.apply("lt", x, _FAR), far, near)
 
 
 def difference(value: Value) -> tuple[Value, int] | None:
