@@ -36,6 +36,7 @@ def _check_graph(graph: ir.Graph, name: str, computed: set[ir.Value]) -> None:
         for value in node.inputs:
             if value is not None and value not in computed:
                 raise ModelError(f"{name}: not a valid ONNX model ({_why(value, node)}")
+        _check_names(node, name)
         _check_references(node, name)
         for inner in bodies(node):
             _check_graph(inner, name, computed)
@@ -44,6 +45,13 @@ def _check_graph(graph: ir.Graph, name: str, computed: set[ir.Value]) -> None:
         if value not in computed:
             where = f"output {value.name!r} of the graph {graph.name!r} is computed nowhere"
             raise ModelError(f"{name}: not a valid ONNX model ({where}): check it with onnx.checker")
+
+
+def _check_names(node: ir.Node, name: str) -> None:
+    """protobuf gives text that is no UTF-8 as bytes; new names are made of the old ones."""
+    for text in (node.name, *(output.name for output in node.outputs)):
+        if isinstance(text, bytes):
+            raise ModelError(f"{name}: not a valid ONNX model (the name {text!r} is no UTF-8): export the model again")
 
 
 def _check_references(node: ir.Node, name: str) -> None:

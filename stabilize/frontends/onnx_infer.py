@@ -24,7 +24,7 @@ LARGE: Final = 100_000
 def inferred(model: ir.Model) -> ir.Model:
     """A copy of `model` with the types that ONNX's shape inference finds; where that fails, as it is stated."""
     copy = model.clone()
-    if is_too_large(model):
+    if is_too_large(model) or _fills_memory(model):
         return copy  # inference writes functions out, call by call
     try:
         with silenced(ir.serde.__name__), _light(copy):
@@ -34,6 +34,21 @@ def inferred(model: ir.Model) -> ir.Model:
         return copy
     _merge(copy.graph, found.graph)
     return copy
+
+
+def _fills_memory(model: ir.Model) -> bool:
+    """Whether a vector is made of more elements than any shape has axes, by millions: taken for a shape, it would be
+    written out by inference."""
+    for node in model.graph.all_nodes():
+        if node.op_type == "ConstantOfShape" and node.inputs and node.inputs[0] is not None:
+            tensor = node.inputs[0].const_value
+            sizes = small(tensor, _SHAPE) if tensor is not None else None
+            if sizes is not None and sizes.size == 1 and sizes.dtype == np.int64 and sizes.max() > _LONGEST:
+                return True
+    return False
+
+
+_LONGEST: Final = 2**24
 
 
 def small(tensor: ir.TensorProtocol, limit: int = LARGE) -> np.ndarray | None:

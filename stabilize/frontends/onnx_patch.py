@@ -107,7 +107,7 @@ class Patcher:
         self._emitter.nodes = []
         self._emitter.place = Place(
             prefix,
-            dict(producer.metadata_props),
+            _text(producer.metadata_props),
             lambda value: self._available(value, position),
             lambda symbol: self._dimension(symbol, position),
         )
@@ -149,7 +149,7 @@ class Patcher:
         old.name = self._names.fresh(f"{name}_unstabilized")
         new.name = name
         new.type, new.shape = old.type, old.shape
-        new.metadata_props.update(old.metadata_props)
+        new.metadata_props.update(_text(old.metadata_props))
         self._by_name[name] = new
         return self._move_uses(old, new, made)
 
@@ -245,3 +245,8 @@ def _rebuilt(builder: Builder, value: Value, inner: dict[Value, Value], bound: M
     if all(a is b for a, b in zip(operands, value.operands, strict=True)) or value.op == "opaque":
         return value
     return builder.make(value.op, *operands, **dict(value.attrs))
+
+
+def _text(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Without what is no UTF-8, which protobuf gives as bytes and does not take."""
+    return {k: v for k, v in metadata.items() if isinstance(k, str) and isinstance(v, str)}  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -178,6 +178,8 @@ def certify_rewrite(
     if unusable:
         return Certificate(False, f"{unusable[0]!r} has a dtype that cannot be evaluated", "arb", ())
     problem = shrink(old, new, leaves, known) or full_size(old, new, leaves, known)
+    if problem is not None and len(cone([problem.old, problem.new], problem.leaves)) > _MOST_VALUES:
+        return Certificate(False, f"it is judged with all it depends on, over {_MOST_VALUES} operations", "arb", ())
     size = _elements(problem) if problem is not None else 0
     if problem is None or size > _SHADOW_ELEMENTS:
         return Certificate(False, "its shapes can be neither made small nor evaluated as they are", "float64", ())
@@ -194,6 +196,9 @@ def certify_rewrite(
             _decided.popitem(last=False)
     return _decided[key]
 
+
+#: Operations that are judged together: formulas have tens, recurrences that are written out hundreds.
+_MOST_VALUES: Final = 256
 
 #: Certificates of shrunk problems by their text, which says all there is to say about them; the oldest go first.
 _decided: OrderedDict[tuple[str, int, bool], Certificate] = OrderedDict()
