@@ -198,7 +198,7 @@ def certify_rewrite(
 
 
 #: Operations that are judged together: formulas have tens, recurrences that are written out hundreds.
-_MOST_VALUES: Final = 256
+_MOST_VALUES: Final = 512
 
 #: Certificates of shrunk problems by their text, which says all there is to say about them; the oldest go first.
 _decided: OrderedDict[tuple[str, int, bool], Certificate] = OrderedDict()

@@ -248,3 +248,15 @@ def test_shapes_beyond_any_memory_are_declined_even_when_they_hold_nothing(monke
     view = parse(f"def graph(x: float32[0, {2**61}, 8]):\n    return add(x, x), mul(x, 2.0)")
     certificate = certify_rewrite(*view.outputs)
     assert certificate.reason == "its shapes can be neither made small nor evaluated as they are"
+
+
+def test_towers_are_declined_before_they_are_judged() -> None:
+    """Their certificate would take half a minute, and the rounding errors of a thousand operations say nothing."""
+    builder = Builder()
+    x = value = builder.input("x", TensorType("float32", (2, 4)))
+    for _ in range(600):
+        value = builder.make("exp", value)
+    certificate = certify_rewrite(builder.make("add", value, x), builder.make("add", x, value))
+    assert not certificate.accepted
+    assert certificate.reason == "it is judged with all it depends on, over 512 operations"
+    assert certificate.families == ()
