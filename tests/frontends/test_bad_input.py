@@ -221,6 +221,41 @@ def test_an_operator_whose_name_is_no_text_is_opaque(tmp_path: Path) -> None:
     assert [str(node.op_type) for node in fixed.graph.node] == [str(damaged.graph.node[-1].op_type)]
 
 
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    proto = model(NAIVE)
+    proto.graph.node[0].name = "called"
+    damaged = onnx.ModelProto.FromString(proto.SerializeToString().replace(b"called", b"cal\xff\xfed"))
+    assert "is no UTF-8" in refused(damaged, tmp_path)
+
+
+def test_metadata_that_is_no_text_is_not_handed_on() -> None:
+    """New nodes take the metadata of those that they replace; protobuf takes no bytes for text."""
+    proto = model(NAIVE)
+    for node in proto.graph.node:
+        node.metadata_props.add(key="place", value="here")
+        node.metadata_props.add(key="origin", value="there")
+    damaged = onnx.ModelProto.FromString(proto.SerializeToString().replace(b"origin", b"ori\xff\xfen"))
+    fixed, report = stabilize.optimize(damaged, return_report=True)
+    assert isinstance(fixed, onnx.ModelProto)
+    assert report.rewrites
+    assert {p.key for node in fixed.graph.node for p in node.metadata_props} == {"place"}
+
+
+@pytest.mark.parametrize(("size", "asked"), [(2**40, False), (6, True)])
+def test_a_vector_of_a_million_millions_is_not_taken_for_a_shape(
+    size: int, asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shape inference would write each of its elements down as an axis: it is not asked."""
+    calls: list[object] = []
+    infer = onnx.shape_inference.infer_shapes
+    monkeypatch.setattr(onnx.shape_inference, "infer_shapes", lambda *a, **k: (calls.append(a), infer(*a, **k))[1])
+    nodes = "s = ConstantOfShape (size)\n i = Cast <to: int = 7> (s)\n z = Reshape (x, i)\n e = Exp (x)\n y = Log (e)"
+    proto = model(f"g (float[n, 6] x) => (float[n, 6] y, float[] z) <int64[1] size = {{{size}}}> {{\n {nodes}\n}}")
+    _, report = stabilize.optimize(proto, return_report=True)
+    assert bool(calls) == asked
+    assert len(report.rewrites) == 1  # log(exp(x)): the rest of the model is read
+
+
 def test_a_shape_that_is_no_shape_is_left_alone() -> None:
     proto = model(
         "g (float[2] x) => (float[2] y) <int64[2] c = {1, 2}, float t = {0.5}> {\n r = Reshape (c, t)\n y = Exp (x)\n}"

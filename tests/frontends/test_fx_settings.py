@@ -111,3 +111,18 @@ def test_lists_that_forward_appends_to_are_appended_to_at_each_call() -> None:
     for _ in range(2):
         fixed(X)
     assert fixed.seen == [1, 1]
+
+
+def test_anomaly_mode_disturbs_nothing() -> None:
+    """It raises at the first NaN of a backward pass, which certificates look for."""
+    with torch.autograd.set_detect_anomaly(True):
+        fixed, report = stabilize.optimize(Settings(), (X,), return_report=True)
+        assert report.rewrites
+        assert stabilize.certify(Settings(), fixed, (X,)).accepted
+        assert torch.is_anomaly_enabled()
+
+
+def test_torchscript_is_refused() -> None:
+    traced = torch.jit.trace(nn.Linear(4, 4), X)
+    with pytest.raises(ModelError, match=r"TorchScript .* pass the nn\.Module"):
+        stabilize.optimize(traced, (X,))

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from stabilize.passes.linear import NOTHING, Linear
+from stabilize.passes.linear import NOTHING, Linear, ln, softplus
 from tests.passes.graphs import graph
 
 VALUES = graph("return x, z, w, O, squeeze(O, axes=(0, 1)), unsqueeze(O, axes=(0,))").outputs
@@ -92,3 +92,21 @@ def test_one_number_is_lifted_to_the_rank_it_was_computed_in():
     assert alone.lifted() is alone  # no atom has that rank
     assert form((X, 1), (Z, 1)).lifted() == form((X, 1), (Z, 1))
     assert Linear().lifted() == Linear()
+
+
+def test_logarithms_cancel_as_far_as_they_are_rounded() -> None:
+    def number(k: Fraction) -> Linear:
+        return Linear.number(k)
+
+    small = ln(Fraction(1, 3**13))
+    assert (number(ln(Fraction(6))) - number(ln(Fraction(2))) - number(ln(Fraction(3)))).is_zero
+    assert (number(small) - number(Fraction(float(small)))).is_zero  # a constant of the graph
+    assert (number(Fraction(float(small))) - number(small)).is_zero
+    assert not (number(small) - number(ln(Fraction(1, 3**13) * (1 + Fraction(1, 2**40))))).is_zero
+    assert number(softplus(Fraction(0))) == number(ln(Fraction(2)))
+
+
+def test_numbers_of_the_model_are_exact() -> None:
+    big = Fraction(2) ** 80
+    assert (Linear.number(big + 1) - Linear.number(big)).constant == 1
+    assert (Linear.number(Fraction(0.1)) - Linear.number(Fraction(1, 10))).constant != 0

@@ -122,10 +122,16 @@ def test_the_work_at_the_highest_precision_is_bounded(monkeypatch: pytest.Monkey
     assert [float(g) for g in found.flat] == [1.0, 1.0, 1.0, 1.0]
 
 
-def test_a_result_that_no_precision_bounds_is_computed_once_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Grows with every evaluation at a base point."""
     runs: list[object] = []
     interpret = gradients.interpret
     monkeypatch.setattr(gradients, "interpret", lambda *args: (runs.append(args), interpret(*args))[1])
+    return runs
+
+
+def test_a_result_that_no_precision_bounds_is_computed_once_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = counted(monkeypatch)
     view = parse("def graph(x: float32[8]):\n    return sub(exp(exp(exp(x))), exp(exp(exp(x))))")
     x = view.bindings["x"]
     (found,) = gradient(view.outputs[0], {x: torch.full((8,), 100.0)}, [x], torch.ones(8))
@@ -135,9 +141,7 @@ def test_a_result_that_no_precision_bounds_is_computed_once_for_each(monkeypatch
 
 def test_a_tower_is_left_at_the_first_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """exp(exp(1e5)) has no digit at 10,000 bits, so none is looked for there."""
-    runs: list[object] = []
-    interpret = gradients.interpret
-    monkeypatch.setattr(gradients, "interpret", lambda *args: (runs.append(args), interpret(*args))[1])
+    runs = counted(monkeypatch)
     view = parse("def graph(x: float32[4]):\n    return sqrt(exp(exp(exp(x))))")
     x = view.bindings["x"]
     (found,) = gradient(view.outputs[0], {x: torch.full((4,), 12.0)}, [x], torch.ones(4))
