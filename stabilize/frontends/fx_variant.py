@@ -75,11 +75,7 @@ def changed_setting(module: nn.Module, before: Sequence[tuple[Path, Sequence[tup
         part = attribute(module, path)
         for name, value in attributes:
             now = getattr(part, name, _MISSING)
-            if (
-                not isinstance(value, torch.Tensor)
-                and value is not None
-                and (type(now) is not type(value) or now != value)
-            ):
+            if not isinstance(value, torch.Tensor) and value is not None and _differs(now, value):
                 return ".".join((*path, name))
     return None
 
@@ -96,9 +92,14 @@ def has_settings(module: nn.Module, wanted: Sequence[tuple[Path, Sequence[tuple[
             if isinstance(value, torch.Tensor):
                 if now is not value:
                     return False
-            elif type(now) is not type(value) or now != value:
+            elif _differs(now, value):
                 return False
     return True
+
+
+def _differs(now: object, before: object) -> bool:
+    """NaN is what it was when it is the same object."""
+    return now is not before and (type(now) is not type(before) or now != before)
 
 
 def attribute(module: nn.Module, path: Path) -> object:

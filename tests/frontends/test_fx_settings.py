@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -111,6 +112,15 @@ def test_lists_that_forward_appends_to_are_appended_to_at_each_call() -> None:
     for _ in range(2):
         fixed(X)
     assert fixed.seen == [1, 1]
+
+
+def test_a_setting_that_is_nan_is_no_change() -> None:
+    module = Settings()
+    module.fill = math.nan
+    fixed: Any = stabilize.optimize(module, (X,))
+    for _ in range(2):
+        fixed(X)
+    assert len(fixed._rewritten.variants) == 1
 
 
 def test_anomaly_mode_disturbs_nothing() -> None:
