@@ -11,7 +11,8 @@ whole sum. Half-precision sites compute in float32 and round once, unless a sing
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import final
@@ -23,6 +24,7 @@ from stabilize.passes.algebra import is_view, reshaped
 from stabilize.passes.linear import NOTHING, Linear
 from stabilize.passes.mixture import Mixture, MixtureEmitter, common_shift, part_of, summands
 from stabilize.passes.scaled import Engine, Scaled
+from stabilize.passes.steps import Steps
 
 #: Operators whose half-precision kernels compute in float32 and round once.
 #: Not sigmoid and tanh: their gradients σ(1 − σ), 1 − t² are taken from the rounded result, where they are lost.
@@ -60,8 +62,8 @@ class Split:
         return Split(((k, term), *self.terms), self.constant, self.cost + cost)
 
 
-#: Forms looked at for one sink. Models need about 25; what needs more has no fused form.
-_MOST_SPLITS = 60
+#: Forms looked at for one sink: nearly all need a few, some 25; what needs more than 60 has no fused form.
+_OWN_SPLITS, _SPARE_SPLITS, _MOST_SPLITS = 2, 1000, 60
 
 
 @final
@@ -84,15 +86,17 @@ class Emitter:
         self.host_size = host_size
         self.bounds = bounds
         self.coarse = frozenset(coarse)
-        self._effort = 0
+        self._steps = Steps(_OWN_SPLITS, _SPARE_SPLITS, _MOST_SPLITS)
         self._splits: dict[tuple[Linear, int], Split] = {}
         self._made: dict[tuple[str, Linear, str], Value] = {}
 
-    def begin(self) -> None:
+    @contextmanager
+    def sink(self) -> Generator[None]:
         """A new sink: what may be tried for it is bounded, so that a tower of sums takes no exponential time."""
-        if self._effort > _MOST_SPLITS:
-            self._made.clear()  # made from splits that were cut short
-        self._effort = 0
+        with self._steps.search():
+            yield
+            if self._steps.spent:
+                self._made.clear()  # made from splits that were cut short
 
     # --- splitting --------------------------------------------------------------------------------------------------
 
@@ -102,7 +106,7 @@ class Emitter:
         known = self._splits.get((form, depth))
         if known is None:
             known = self._split(form, depth)
-            if self._effort <= _MOST_SPLITS:  # one that was cut short may do better for another sink
+            if not self._steps.spent:  # one that was cut short may do better for another sink
                 self._splits[form, depth] = known
         return known
 
@@ -112,8 +116,8 @@ class Emitter:
             form.constant,
             sum(1.01 if _hides_special(a) else 1.0 for a in form.atoms) + (0.5 if form.constant else 0.0),
         )
-        self._effort += 1
-        if not depth or self._effort > _MOST_SPLITS:
+        self._steps.take()
+        if not depth or self._steps.spent:
             return plain
         return min([plain, *self._options(form, depth)], key=lambda split: split.cost)
 

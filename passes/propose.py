@@ -107,13 +107,13 @@ def _asked(value: Value) -> tuple[Proposer, ...]:
 
 
 def _first(ctx: Context, value: Value, accept: Callable[[Proposal], Value | None]) -> Value | None:
-    ctx.emitter.begin()
-    for proposer in _asked(value):
-        proposal = proposer(ctx, value)
-        if proposal is not None:
-            taken = accept(proposal)
-            if taken is not None:
-                return taken
+    with ctx.emitter.sink():
+        for proposer in _asked(value):
+            proposal = proposer(ctx, value)
+            if proposal is not None:
+                taken = accept(proposal)
+                if taken is not None:
+                    return taken
     return None
 
 
@@ -164,8 +164,10 @@ def uncovered(view: View, ctx: Context, replaced: Mapping[Value, Value]) -> Iter
     ctx.engine.read(around)
     emitter = Emitter(ctx.engine, len(ctx.builder.graph), ctx.ranges.bounds, ctx.emitter.coarse)
     later = replace(ctx, emitter=emitter)
-    answers = (proposer(later, value) for value in around for proposer in _asked(value))
-    return (proposal for proposal in answers if proposal is not None)
+    for value in around:
+        with emitter.sink():
+            answers = (proposer(later, value) for proposer in _asked(value))
+            yield from (proposal for proposal in answers if proposal is not None)
 
 
 def _remade(view: View, ctx: Context, replaced: Mapping[Value, Value]) -> list[Value]:

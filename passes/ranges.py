@@ -12,7 +12,7 @@ That is why max-shifted code is found healthy and why a shift by anything else i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -24,10 +24,12 @@ from stabilize.graph.value import Value
 from stabilize.passes.linear import Linear, ln
 from stabilize.passes.normalised import is_cosine
 from stabilize.passes.scaled import Engine, number_of
+from stabilize.passes.steps import Steps
 
 INF = math.inf
 _DEPTH = 5  # relations applied one after the other to bound a form
-_MOST_STEPS = 200  # forms looked at to bound one, twice what models need: relations between many atoms are given up
+#: Forms looked at to bound one: nearly all need one, some a hundred. Relations between many atoms are given up.
+_OWN_STEPS, _SPARE_STEPS, _MOST_STEPS = 2, 1000, 200
 _MOST_NESTED = 40  # values bounded to bound another: towers of hundreds of exponentials would overflow the stack
 _COUNTING = ("arange", "reshape", "unsqueeze", "squeeze", "transpose", "expand", "slice")  # known of integers too
 _WEAK = -10.0  # a lower bound of an exponent below it decides nothing: exp may leave even float16
@@ -69,7 +71,8 @@ class Ranges:
         self._given = dict(given or {})
         self._ranges: dict[Value, Range] = {}
         self._lowest: dict[tuple[tuple[tuple[Value, Fraction], ...], int], float] = {}
-        self._steps = 0
+        self._weaker: dict[tuple[Value, Fraction], list[Linear]] = {}
+        self._steps = Steps(_OWN_STEPS, _SPARE_STEPS, _MOST_STEPS)
         self._nested = 0
 
     def of(self, value: Value) -> Range:
@@ -132,8 +135,8 @@ class Ranges:
         return self._least(form), -self._least(form.scale(Fraction(-1)))
 
     def _least(self, form: Linear) -> float:
-        self._steps = _MOST_STEPS
-        return self._lower(form, _DEPTH)
+        with self._steps.search():
+            return self._lower(form, _DEPTH)
 
     def _attached(self, form: Linear) -> Linear:
         """`form` seen through what changes gradients (detach) or infinities (a clamp to ±the largest number) only."""
@@ -151,26 +154,34 @@ class Ranges:
         found = self._lowest.get(key)
         if found is None:
             found = self._search(Linear(form.terms), depth)
-            if self._steps > 0 or depth == _DEPTH:  # else it was cut short, and one with more steps left may do better
+            if not self._steps.spent or depth == _DEPTH:  # else it was cut short: one with more steps may do better
                 self._lowest[key] = found
         total = found + _float(form.constant)
         return -INF if math.isnan(total) else total
 
     def _search(self, form: Linear, depth: int) -> float:
         best = self._lower_by_parts(form)
-        self._steps -= 1
-        if depth and best < _WEAK and self._steps > 0:
-            for atom, k in form.terms:
-                rest = form.without(atom)
-                for weaker in self._weaken(atom, k):
-                    if len((rest + weaker).terms) <= len(form.terms):
-                        best = max(best, self._lower(rest + weaker, depth - 1))
-                if atom.op in ("maximum", "minimum"):  # at every point it is one of them
-                    forms = [self.engine.linear(o) for o in _choices(atom)]
-                    if atom.op == "maximum" and k == 1:
-                        best = max(best, self._lower_max([f + rest for f in forms], depth - 1))
-                    best = max(best, min(self._lower(rest + f.scale(k), depth - 1) for f in forms))
+        self._steps.take()
+        if depth and not self._steps.spent and best < _WEAK:
+            for bound in self._by_relations(form, depth - 1):
+                best = max(best, bound)
+                if self._steps.spent:
+                    break
         return best
+
+    def _by_relations(self, form: Linear, depth: int) -> Generator[float]:
+        """Lower bounds of `form` by what each of its atoms is never less than."""
+        for atom, k in form.terms:
+            rest = form.without(atom)
+            for below in self._weaken(atom, k):
+                weaker = rest + below
+                if len(weaker.terms) <= len(form.terms):
+                    yield self._lower(weaker, depth)
+            if atom.op in ("maximum", "minimum"):  # at every point it is one of them
+                forms = [self.engine.linear(o) for o in _choices(atom)]
+                if atom.op == "maximum" and k == 1:
+                    yield self._lower_max([f + rest for f in forms], depth)
+                yield min(self._lower(rest + f.scale(k), depth) for f in forms)
 
     def _lower_max(self, forms: list[Linear], depth: int) -> float:
         """A lower bound of the largest of `forms`, case by case of a maximum that is taken off all of them."""
@@ -180,7 +191,7 @@ class Ranges:
         if (
             best > _WEAK
             or depth <= 0
-            or self._steps <= 0
+            or self._steps.spent
             or shift is None
             or any(f.coefficient(shift) != -1 for f in forms)
         ):
@@ -198,6 +209,12 @@ class Ranges:
 
     def _weaken(self, atom: Value, k: Fraction) -> list[Linear]:
         """Forms that k·atom is never less than."""
+        found = self._weaker.get((atom, k))
+        if found is None:
+            found = self._weaker[atom, k] = self._below(atom, k)
+        return found
+
+    def _below(self, atom: Value, k: Fraction) -> list[Linear]:
         e = self.engine
         if atom.op in ("unsqueeze", "squeeze", "transpose", "expand"):
             return [w for form in self._weaken(atom.operands[0], k) if (w := e.algebra.view(form, atom)) is not None]

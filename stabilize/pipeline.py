@@ -18,7 +18,7 @@ from stabilize.graph.view import Replacement, Source, View
 from stabilize.passes.propose import context, proposals, uncovered
 from stabilize.passes.rule import Context, Options, Proposal
 from stabilize.report import Declined, Finding, Report, Rewrite
-from stabilize.verify.certificate import Certificate, certify_rewrite
+from stabilize.verify.certificate import Certificate, Effort, certify_rewrite
 
 #: Told what is being looked at: (values certified so far, name of the rule).
 Progress: TypeAlias = Callable[[int, str], None]
@@ -50,11 +50,13 @@ _MOST_ROUNDS: Final = 4
 _Host = TypeVar("_Host", bound=Host)
 
 
-def run(host: _Host, request: Request, model: str, progress: Progress | None = None) -> tuple[_Host, Report]:
+def run(
+    host: _Host, request: Request, model: str, progress: Progress | None = None, effort: Effort | None = None
+) -> tuple[_Host, Report]:
     """`host` and the graphs inside it with every rewrite that was accepted, itself when there was none; the report."""
-    report = Report(model)
+    report, effort = Report(model), effort or Effort()
     for _ in range(_MOST_ROUNDS):
-        replacements, found, settled = _round(host, request, model, progress)
+        replacements, found, settled = _round(host, request, model, progress, effort)
         _append(report, found)
         host = host.patched(replacements)
         if settled:
@@ -62,7 +64,7 @@ def run(host: _Host, request: Request, model: str, progress: Progress | None = N
     changed: dict[str, Host] = {}
     inside = replace(request, ranges={})  # they name inputs of the model, not of a body
     for name, body in host.bodies().items():
-        rewritten, found = run(body, inside, model, progress)
+        rewritten, found = run(body, inside, model, progress, effort)
         report.extend(found.within(name))
         if rewritten is not body:
             changed[name] = rewritten
@@ -83,14 +85,14 @@ def _append(report: Report, later: Report) -> None:
 
 
 def _round(
-    host: Host, request: Request, model: str, progress: Progress | None
+    host: Host, request: Request, model: str, progress: Progress | None, effort: Effort
 ) -> tuple[list[Replacement], Report, bool]:
     """Propose, certify and record once: replacements, report, and whether they uncover nothing.
 
     The host is read, never changed.
     """
     ctx = context(host.view, Options(request.form, request.allow, host.kind), dict(request.ranges))
-    judge = _Judge(host, ctx, request, Report(model), progress)
+    judge = _Judge(host, ctx, request, Report(model), progress, effort)
     replaced = proposals(host.view, ctx, judge.take)
     judge.report.findings.reverse()
     judge.report.rewrites.reverse()
@@ -103,8 +105,11 @@ def _round(
 class _Judge:
     """Decides on proposals one by one and writes down what it decided."""
 
-    def __init__(self, host: Host, ctx: Context, request: Request, report: Report, progress: Progress | None) -> None:
+    def __init__(
+        self, host: Host, ctx: Context, request: Request, report: Report, progress: Progress | None, effort: Effort
+    ) -> None:
         self.report: Final = report
+        self._effort = effort
         self._host, self._ctx, self._request, self._progress = host, ctx, request, progress
         self._names = _shown_names(host.view)
         self._nodes = host.view.names()
@@ -124,7 +129,9 @@ class _Judge:
                 continue
             approximate = proposal.safety == "approximate"
             certificate = (
-                certify_rewrite(proposal.old, candidate, approximate=approximate) if self._request.certify else None
+                certify_rewrite(proposal.old, candidate, approximate=approximate, effort=self._effort)
+                if self._request.certify
+                else None
             )
             if certificate is None or (certificate.accepted and certificate.idle is None):
                 self._record(proposal, candidate, certificate)

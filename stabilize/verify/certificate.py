@@ -163,12 +163,14 @@ def certify_rewrite(
     data: Mapping[Value, torch.Tensor] | None = None,
     seed: int = 0,
     approximate: bool = False,
+    effort: Effort | None = None,
 ) -> Certificate:
     """Judge the replacement of `old` by `new`, two values of one graph and one type.
 
     data: tensors of leaves whose values are known (weights, buffers); other leaves are drawn.
     seed: of the inputs that are drawn.
     approximate: the replacement may be another function where the original fails, and is judged elsewhere.
+    effort: what certificates of one run share; this one's own where it is None.
     """
     if old.type != new.type:
         return Certificate(False, f"the replacement is {new.type} where the original is {old.type}", "arb", ())
@@ -178,11 +180,12 @@ def certify_rewrite(
     if unusable:
         return Certificate(False, f"{unusable[0]!r} has a dtype that cannot be evaluated", "arb", ())
     problem = shrink(old, new, leaves, known) or full_size(old, new, leaves, known)
-    if problem is not None and len(cone([problem.old, problem.new], problem.leaves)) > _MOST_VALUES:
-        return Certificate(False, f"it is judged with all it depends on, over {_MOST_VALUES} operations", "arb", ())
     size = _elements(problem) if problem is not None else 0
     if problem is None or size > _SHADOW_ELEMENTS:
         return Certificate(False, "its shapes can be neither made small nor evaluated as they are", "float64", ())
+    refusal = (effort or Effort()).refusal(problem)
+    if refusal is not None:
+        return Certificate(False, refusal, "arb", ())
     # the layers of a network pose the same small problem many times
     text = f"{show([problem.old, problem.new])} without gradients of {sorted(map(str, problem.frozen))}"
     key = (text, seed, approximate) if problem.shrunk and not problem.data else None
@@ -197,8 +200,39 @@ def certify_rewrite(
     return _decided[key]
 
 
+@final
+class Effort:
+    """What the certificates of one run may cost: formulas are judged all, long recurrences until it is spent.
+
+    Towers of hundreds of hazards inside each other would else be judged once for each, with all below it.
+    """
+
+    def __init__(self) -> None:
+        self._spare = _MOST_OPERATIONS
+        self._booked: set[str] = set()
+
+    def refusal(self, problem: Problem) -> str | None:
+        """Why a problem is not judged; what judging it costs is booked, once for all that are the same."""
+        operations = len(cone([problem.old, problem.new], problem.leaves))
+        if operations <= _FORMULA:
+            return None
+        if operations > _MOST_TOGETHER:
+            return f"it is judged with all it depends on, over {_MOST_TOGETHER} operations"
+        text = show([problem.old, problem.new])
+        if text in self._booked:
+            return None
+        if operations > self._spare:
+            return f"it is judged with all it depends on, {operations} operations, after others as long"
+        self._booked.add(text)
+        self._spare -= operations
+        return None
+
+
+_FORMULA: Final = 32
 #: Operations that are judged together: formulas have tens, recurrences that are written out hundreds.
-_MOST_VALUES: Final = 512
+_MOST_TOGETHER: Final = 512
+#: Of all that are longer than a formula.
+_MOST_OPERATIONS: Final = 512
 
 #: Certificates of shrunk problems by their text, which says all there is to say about them; the oldest go first.
 _decided: OrderedDict[tuple[str, int, bool], Certificate] = OrderedDict()

@@ -10,6 +10,7 @@ first of them have used up `_MOST_WORK` there (exponentials of exponentials of e
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Final, cast, final
 
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from flint import arb
 
+from stabilize.graph.ops import BROADCASTING
 from stabilize.graph.value import Value, cone
 from stabilize.verify.execute import symbol_sizes
 from stabilize.verify.oracle import ORACLE, array_of, interpret, is_tight, is_tower
@@ -31,6 +33,8 @@ _SMALL: Final = 2.0**-250
 _SLOPE_TOLERANCE: Final = 2.0**-30
 #: Elements times bits that one call of `gradient` computes with at one rung: a fraction of a second.
 _MOST_WORK: Final = 2**23
+
+_OTHER: Final = np.frompyfunc(operator.is_not, 2, 1)
 
 
 def gradient(
@@ -115,6 +119,7 @@ class _Rung:
         self.context = Context(Reals(snap=snap), sizes)
         self.cotangent = array_of(cotangent)
         self.base: dict[int, OracleArray] | None = None
+        self.dependents: dict[Value, list[Value]] = {}
         self.undecided = self.tower = False
         self.work = 0
 
@@ -163,9 +168,7 @@ class _Rung:
         moved[index] = moved[index] + h
         arrays = {leaf.index: moved}
         for value in self._dependents(leaf):
-            operands = [arrays.get(o.index, self.base[o.index]) for o in value.operands]
-            arrays[value.index] = ORACLE[value.op](self.context, value, operands)
-            self.work += arrays[value.index].size * self.bits
+            arrays[value.index] = self._again(value, arrays)
         total = ZERO
         changed, start = arrays.get(self.root.index), self.base[self.root.index]
         if changed is None:
@@ -181,8 +184,29 @@ class _Rung:
             total += cast(arb, c) * (y - y0)
         return total
 
+    def _again(self, value: Value, arrays: Mapping[int, OracleArray]) -> OracleArray:
+        """`value` after `arrays` changed; an element by element operation only where an operand did."""
+        assert self.base is not None
+        operands = [arrays.get(o.index, self.base[o.index]) for o in value.operands]
+        if value.op not in BROADCASTING:
+            result = ORACLE[value.op](self.context, value, operands)
+            self.work += result.size * self.bits
+            return result
+        result = self.base[value.index].copy()
+        changed = np.zeros(result.shape, dtype=bool)
+        for operand, new in zip(value.operands, operands, strict=True):
+            if operand.index in arrays:
+                changed |= np.asarray(_OTHER(new, self.base[operand.index]), dtype=bool)
+        result[changed] = ORACLE[value.op](
+            self.context, value, [np.broadcast_to(new, result.shape)[changed] for new in operands]
+        )
+        self.work += int(changed.sum()) * self.bits
+        return result
+
     def _dependents(self, leaf: Value) -> list[Value]:
         """Values that change with `leaf`; what lies behind a `detach` does not."""
+        if leaf in self.dependents:
+            return self.dependents[leaf]
         moving = {leaf.index}
         result: list[Value] = []
         for value in cone([self.root], self.leaves):
@@ -191,4 +215,5 @@ class _Rung:
             if any(o.index in moving for o in value.operands):
                 moving.add(value.index)
                 result.append(value)
+        self.dependents[leaf] = result
         return result

@@ -48,10 +48,11 @@ def elementwise_map(function: Callable[..., object], *arrays: OracleArray) -> Or
 def lifted(array: OracleArray) -> OracleArray:
     """Bools and ints as balls."""
 
-    def lift(x: Scalar | int) -> Scalar:
-        return arb(int(x)) if isinstance(x, int) else x
+    def lift(x: int) -> arb:
+        return arb(int(x))
 
-    return elementwise_map(lift, array)
+    first: object = array.item(0) if array.size else None
+    return elementwise_map(lift, array) if isinstance(first, int) else array  # all are, or none
 
 
 def restored(value: Value, array: OracleArray, context: Context) -> OracleArray:

@@ -140,29 +140,32 @@ def _kept(values: Sequence[Value], old: Value, new: Value, leaves: Sequence[Valu
     """Dimensions that must stay: k of a top-k, and sizes that only one of the two expressions divides by."""
     picked: set[Dim] = {cast(int, v.attr("k")) for v in values if v.op in ("topk_values", "topk_indices")}
     before, after = _counted(cone([old], leaves)), _counted(cone([new], leaves))
-    if before != after and _elements(sorted(before, key=str)) != _elements(sorted(after, key=str)):
-        picked |= before ^ after
+    first, second = (_elements([d for dims in found for d in dims]) for found in (before, after))
+    if before != after and first != second:
+        picked |= {d for dims in before ^ after for d in dims}
     return picked
 
 
-def _counted(values: Sequence[Value]) -> set[Dim]:
-    """Dimensions whose size enters the numbers (the n of a mean, the d of 1/√d)."""
-    found: set[Dim] = set()
+def _counted(values: Sequence[Value]) -> set[tuple[Dim, ...]]:
+    """Dimensions whose size enters the numbers, value by value (the n of a mean, the d of 1/√d)."""
+    found: set[tuple[Dim, ...]] = set()
     for value in values:
         shape = value.operands[0].shape if value.operands else ()
+        dims: list[Dim] = []
         if value.op == "mean":
-            found |= {shape[a] for a in value.axes}
+            dims += [shape[a] for a in value.axes]
         elif value.op in ("layer_norm", "rms_norm"):
-            found |= set(shape[value.axes[0] :])
+            dims += shape[value.axes[0] :]
         elif value.op == "attention" and value.attr("scale") is None:
-            found |= set(shape[-1:])
+            dims += shape[-1:]
         elif value.op in ("cross_entropy", "nll_loss", "bce_with_logits"):
-            classes = {shape[min(1, len(shape) - 1)]} if value.op != "bce_with_logits" else set[Dim]()
+            class_axis = min(1, len(shape) - 1) if value.op != "bce_with_logits" else None
             if value.attr("reduction") == "mean":
-                found |= set(shape) - classes
+                dims += [d for axis, d in enumerate(shape) if axis != class_axis]
             if value.op == "cross_entropy" and value.attr("label_smoothing"):
-                found |= classes
-    return found - {1}
+                dims += [d for axis, d in enumerate(shape) if axis == class_axis]
+        found.add(tuple(d for d in dims if d != 1))
+    return found - {()}
 
 
 @final

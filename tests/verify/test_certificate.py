@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -10,9 +11,9 @@ import torch
 from stabilize.formats import FORMATS
 from stabilize.graph.build import Builder
 from stabilize.graph.text import parse
-from stabilize.graph.value import TensorType
+from stabilize.graph.value import TensorType, Value
 from stabilize.verify import certificate as certificates
-from stabilize.verify.certificate import Certificate, certify_rewrite
+from stabilize.verify.certificate import Certificate, Effort, certify_rewrite
 from tests.verify.rewrites import rewrite
 
 NAIVE = "e = exp(x)\nt = sum(e, axes=(1,), keepdim=True)\n"
@@ -260,3 +261,31 @@ def test_towers_are_declined_before_they_are_judged() -> None:
     assert not certificate.accepted
     assert certificate.reason == "it is judged with all it depends on, over 512 operations"
     assert certificate.families == ()
+
+
+def _towers(heights: Sequence[int]) -> list[tuple[Value, Value]]:
+    """tanh of tanh of … plus x, and the same with the summands exchanged."""
+    builder = Builder()
+    x = value = builder.input("x", TensorType("float32", (2, 4)))
+    found: list[tuple[Value, Value]] = []
+    for height in range(1, max(heights) + 1):
+        value = builder.make("tanh", value)
+        if height in heights:
+            found.append((builder.make("add", value, x), builder.make("add", x, value)))
+    return found
+
+
+def test_long_expressions_of_one_run_share_an_effort() -> None:
+    """Hundreds of hazards inside each other are not each judged with all below."""
+    effort = Effort()
+    found = [certify_rewrite(old, new, effort=effort) for old, new in _towers(range(200, 204))]
+    assert [c.accepted for c in found] == [True, True, False, False]
+    assert found[2].reason == "it is judged with all it depends on, 205 operations, after others as long"
+
+
+def test_equal_long_expressions_and_formulas_cost_no_effort() -> None:
+    effort = Effort()
+    formula, first, second = _towers([3, 300, 301])
+    assert [certify_rewrite(*first, effort=effort).accepted for _ in range(3)] == [True] * 3
+    assert not certify_rewrite(*second, effort=effort).accepted
+    assert certify_rewrite(*formula, effort=effort).accepted

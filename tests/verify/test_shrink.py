@@ -144,3 +144,13 @@ def test_equal_problems_have_equal_texts() -> None:
         assert problem is not None
         texts.add(show([problem.old, problem.new]))
     assert len(texts) == 1
+
+
+def test_a_mean_over_two_equal_sides_is_a_mean_over_their_product() -> None:
+    """Both divide by 256, one as 16·16: the sides are no sizes that only one of the two divides by."""
+    problem = _shrunk(
+        "mean(exp(x), axes=(1, 2), keepdim=False)",
+        "mean(exp(reshape(x, shape=(4, 256))), axes=(1,), keepdim=False)",
+        "x: float32[4, 16, 16]",
+    )
+    assert max(int(d) for d in _shapes(problem)[0]) < 16  # type: ignore[call-overload]
