@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache
 from typing import TypeAlias
 
 from stabilize.formats import is_float
@@ -22,25 +22,17 @@ from stabilize.passes.scaled import Engine
 Proposer: TypeAlias = Callable[[Context, Value], Proposal | None]
 
 
-def _ask(rule: Rule, ctx: Context, value: Value) -> Proposal | None:
-    """A rule is asked about the primitives that it names."""
-    return rule.match(ctx, value) if value.op in rule.ops else None
-
-
-#: Asked in this order; the first that answers decides.
-PROPOSERS: tuple[Proposer, ...] = (
+#: Asked in this order; the first that answers decides. A rule is asked about the primitives that it names.
+PROPOSERS: tuple[Proposer | Rule, ...] = (
     collapse_free.propose,
     fused.propose_cross_entropy,
     fused.propose_binary_cross_entropy,
     fused.propose_attention,
     fused.propose_tanh,
-    *(partial(_ask, rule) for rule in BEFORE_FAMILY),
+    *BEFORE_FAMILY,
     lambda ctx, v: family.propose(ctx, v) if v.op in family.SINKS else None,
-    *(partial(_ask, rule) for rule in RULES),
+    *RULES,
 )
-
-
-INTEGER_PROPOSERS: tuple[Proposer, ...] = tuple(partial(_ask, rule) for rule in INTEGER_RULES)
 
 
 def context(view: View, options: Options, ranges: dict[str, tuple[float, float]] | None = None) -> Context:
@@ -103,7 +95,13 @@ def proposals(view: View, ctx: Context, accept: Callable[[Proposal], Value | Non
 
 def _asked(value: Value) -> tuple[Proposer, ...]:
     """The proposers of rules that can end in `value`."""
-    return PROPOSERS if is_float(value.dtype) or value.op in family.INDEX_SINKS else INTEGER_PROPOSERS
+    return _proposers(value.op, is_float(value.dtype) or value.op in family.INDEX_SINKS)
+
+
+@cache
+def _proposers(op: str, of_floats: bool) -> tuple[Proposer, ...]:
+    asked = PROPOSERS if of_floats else INTEGER_RULES
+    return tuple(p.match if isinstance(p, Rule) else p for p in asked if not isinstance(p, Rule) or op in p.ops)
 
 
 def _first(ctx: Context, value: Value, accept: Callable[[Proposal], Value | None]) -> Value | None:

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias, TypeVar, final
 from stabilize.formats import FORMATS, is_float
 from stabilize.graph.host import Host
 from stabilize.graph.text import one_line
-from stabilize.graph.value import Value, latest_first, shared_frontier
+from stabilize.graph.value import Value, cone, latest_first, shared_frontier
 from stabilize.graph.view import Replacement, Source, View
 from stabilize.passes.propose import context, proposals, uncovered
 from stabilize.passes.rule import Context, Options, Proposal
@@ -193,7 +193,17 @@ class _Judge:
             for v in shared_frontier(new, old):
                 if v in self._nodes and v.op not in ("constant", "detach") and v is not old:
                     leaves.setdefault(v, self._where(v)[0])
-        return one_line(old, leaves), None if new is None else one_line(new, leaves)
+        naive = one_line(old, leaves)
+        if new is None:
+            return naive, None
+        stable = one_line(new, leaves)
+        return naive, stable if stable != naive else f"{stable}, computed in {_widest(new, leaves)}"
+
+
+def _widest(value: Value, leaves: Mapping[Value, str]) -> str:
+    """The most precise format in which an expression over `leaves` computes."""
+    formats = {v.dtype for v in cone([value], {v for v in leaves if v is not value}) if v.dtype in FORMATS}
+    return max(formats, key=lambda dtype: FORMATS[dtype].precision, default=value.dtype)
 
 
 def _shown_names(view: View) -> dict[Value, str]:

@@ -1,7 +1,8 @@
 """# naive-norm (STB402)
 
 ## What it does
-Finds √(Σx²), √(Σx²/n), x/‖x‖ and the cosine Σxy/(‖x‖·‖y‖) written by hand, without a guard inside the root.
+Finds √(Σx²), √(Σx²/n), x/‖x‖ and the cosine Σxy/(‖x‖·‖y‖) written by hand, without a guard inside the root; the cosine
+with the norms of the host as well, since Σxy and ‖x‖·‖y‖ leave the format where each norm does not.
 
 ## Why it is unstable
 The squares leave the format long before the norm does: above 1.8e19 in float32 and 256 in float16 the norm is inf and
@@ -22,7 +23,7 @@ float16 is summed in float32 and needs no scale.
 
 ## Safety
 exact: equal over the reals. A row of zeros keeps its norm 0, with gradient 0, and its x/‖x‖ = NaN. √(Σx² + eps) is left
-alone in formats with the range of float32, and so are the hosts' own operators for norms.
+alone in formats with the range of float32, and so are the hosts' own operators for norms by themselves.
 
 ## Source
 Blue, ACM TOMS 4 (1978); Higham 2002, §27.8 (LAPACK's scaled norm).
@@ -46,13 +47,14 @@ from stabilize.passes.scaled import number_of
 @final
 @dataclass(frozen=True, slots=True)
 class Root:
-    """√(square·Σx²) over `axes` of x of shape `source`."""
+    """√(square·Σx²) over `axes` of x of shape `source`; by_host: one operator of the host, whose gradient at 0 is 0."""
 
     x: Value
     axes: tuple[int, ...]
     keepdim: bool
     square: Fraction
     source: tuple[Dim, ...]
+    by_host: bool = False
 
     @property
     def over(self) -> tuple[object, ...]:
@@ -108,10 +110,15 @@ def _quotient(ctx: Context, value: Value) -> Proposal | None:
 
 
 def _cosine(ctx: Context, value: Value) -> Proposal | None:
-    """Σxy/(‖x‖·‖y‖)."""
-    top = moment(value.operands[0])
-    factors, k = product(value.operands[1])
-    roots = [root_of(f) for f in factors]
+    """Σxy/(‖x‖·‖y‖), Σxy/‖x‖/‖y‖."""
+    above, below = value, [value.operands[1]]
+    if value.operands[0].op == "div":
+        above = value.operands[0]
+        below.append(above.operands[1])
+    top = moment(above.operands[0])
+    products = [product(b) for b in below]
+    factors, k = [f for found, _ in products for f in found], math.prod((k for _, k in products), start=Fraction(1))
+    roots = [root_of(f) or _norm_of(f) for f in factors]
     if top is None or top.mean or not k or len(roots) != 2 or roots[0] is None or roots[1] is None:
         return None
     x, y = roots[0], roots[1]
@@ -123,6 +130,24 @@ def _cosine(ctx: Context, value: Value) -> Proposal | None:
     norms = [b.reduce("norm", s.values, top.axes, top.keepdim) for s in sides]
     cosine = b.make("div", dot, b.make("mul", *norms))
     return _proposal(ctx, value, ctx.engine.algebra.times(cosine, top.scale / k / sides[0].factor / sides[1].factor))
+
+
+def _norm_of(value: Value) -> Root | None:
+    """A norm that the host computes, of anything but what was scaled for it."""
+    if value.op != "norm" or _over_its_largest(value.operands[0]):
+        return None
+    x = narrowest(value.operands[0])
+    return Root(x, value.axes, bool(value.attr("keepdim")), Fraction(1), x.shape, by_host=True)
+
+
+def _over_its_largest(x: Value) -> bool:
+    """x/max|x|, the clamps of the maximum aside."""
+    if x.op != "div":
+        return False
+    scale = x.operands[1]
+    while scale.op in ("minimum", "maximum", "detach", "expand"):
+        scale = next((o for o in scale.operands if o.op != "constant"), scale.operands[0])
+    return scale.op == "max" and scale.operands[0].op == "abs" and scale.operands[0].operands[0] is x.operands[0]
 
 
 def _kept(value: Value) -> Root | None:
@@ -165,7 +190,7 @@ def _harmless(ctx: Context, roots: Sequence[Root], value: Value) -> bool:
         bound = ctx.ranges.of(root.x)
         largest = max(abs(bound.lo), abs(bound.hi))
         if _holds(root.x.dtype, value.dtype):
-            if ctx.options.host != "onnx":
+            if ctx.options.host != "onnx" and not root.by_host:
                 return False
         elif not largest <= math.sqrt(FORMATS[value.dtype].max) / 2**16:
             return False

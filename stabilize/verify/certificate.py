@@ -107,6 +107,9 @@ class Certificate:
     shrunk: bool = False
     approximate: bool = False
 
+    def __str__(self) -> str:
+        return self.text()
+
     def text(self) -> str:
         """One line: the verdict, the largest errors before and after, and what it was judged against."""
         if not self.accepted:

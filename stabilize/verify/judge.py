@@ -13,9 +13,10 @@ again for the rounding of the exponents themselves, and room for a few more oper
 
 Where the original is finite, the replacement must be within that bound, or no more than twice as far off as the
 original. Where the original is NaN or infinite and the truth is that too, the replacement must agree. Where the
-original failed, a replacement that is finite must be right to 64 times the bound: a wrong number is worse than
-NaN. At singular points (the truth is NaN) the class of the original's result is kept, unless the formula has a limit
-there (∞/∞ in eˣ/(1 + eˣ) at +inf, 0·NaN at a masked entry) and the replacement gives that limit.
+original failed, a replacement that is finite must be right to 64 times the bound, and to a sixteenth if that is more
+than the bound: a wrong number is worse than NaN. At singular points (the truth is NaN) the class of the original's
+result is kept, unless the formula has a limit there (∞/∞ in eˣ/(1 + eˣ) at +inf, 0·NaN at a masked entry) and the
+replacement gives that limit.
 
 Gradients. 4·(n + 16 + E_s)·u + 8·R·u_s, with E_s the error of the exponents, relative to the largest entry, or to the
 terms that cancel in it; or four times as far off as the original's worst entry. No finite entry may become NaN or
@@ -45,6 +46,7 @@ from stabilize.verify.running import Scales, Term
 
 _SLACK: Final = 16
 _SILENT: Final = 64.0
+_SHARE: Final = 1 / 16
 _FAR: Final = 20.0
 _HOPELESS: Final = 0.5
 
@@ -129,7 +131,8 @@ def judge_values(
         sound = old.known & np.isfinite(old.absolute)
         harm |= sound & ~(new.absolute <= np.maximum(limit, 2 * old.absolute))
         failed = old.known & ~sound
-        harm |= failed & (kinds_after == 0) & _finite(exact) & ~(new.absolute <= _SILENT * limit)
+        silent = np.maximum(limit, np.minimum(_SILENT * limit, _SHARE * _sizes(exact)))
+        harm |= failed & (kinds_after == 0) & _finite(exact) & ~(new.absolute <= silent)
         harm |= failed & ~_finite(exact) & ~_same(before, after, kinds_before, kinds_after) & ~(new.absolute == 0)
     if approximate:
         harm &= sound & (old.absolute <= limit) & _finite(exact)
@@ -177,6 +180,12 @@ def judge_gradient(
         pardoned = lost & excused(lost)
         harm = (harm | lost) & ~pardoned
     return Verdict(old, new, _describe(harm, old, new, before, after))
+
+
+def _sizes(exact: AnyArray) -> Floats:
+    """Magnitudes of exact values; NaN and infinite ones are 0."""
+    flat = [abs(float(x)) for x in exact.flat]
+    return np.array([x if math.isfinite(x) else 0.0 for x in flat], dtype=np.float64).reshape(exact.shape)
 
 
 def largest(exact: AnyArray) -> float:

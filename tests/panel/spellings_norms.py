@@ -188,6 +188,16 @@ def cosine(x: Tensor, y: Tensor) -> Tensor:
     return (x * y).sum(-1) / (x.pow(2).sum(-1).sqrt() * y.pow(2).sum(-1).sqrt())
 
 
+@norm(XY, _cosine, scale=lambda x, y: _cosine(O.absolute(x), O.absolute(y)))
+def cosine_of_norms(x: Tensor, y: Tensor) -> Tensor:
+    return (x * y).sum(-1) / (x.norm(dim=-1) * y.norm(dim=-1))
+
+
+@norm(XY, _cosine, scale=lambda x, y: _cosine(O.absolute(x), O.absolute(y)))
+def cosine_one_after_the_other(x: Tensor, y: Tensor) -> Tensor:
+    return (x * y).sum(-1) / torch.linalg.vector_norm(x, dim=-1) / torch.linalg.vector_norm(y, dim=-1)
+
+
 @norm(XY, lambda x, y: _norm(x - y), families=("benign", "hundreds", "zero"))
 def distance(x: Tensor, y: Tensor) -> Tensor:
     return ((x - y) ** 2).sum(-1).sqrt()

@@ -43,6 +43,8 @@ _UNIT = "t1 = div(x, |x|)\ndiv(t1, norm(t1, axes=(1,), keepdim=True))"
 _DOT = "sum(mul(x, z), axes=(1,), keepdim=True)"
 _FLAT_DOT = "sum(mul(x, z), axes=(1,), keepdim=False)"
 
+_NORM = {x: f"norm({x}, axes=(1,), keepdim=True)" for x in "xz"}
+
 AFTER = [
     ("‖x‖", _long("x")),
     ("‖x‖₁", _flat("x")),
@@ -68,6 +70,11 @@ AFTER = [
     (f"div(mul({_DOT}, 3.0), mul(mul(rms(z), 2.0), ‖x‖))",
      _cosine("z", "x").replace("\ndiv(", "\nmul(div(") + ", 3.3541019662496847)"),
     (f"div({_FLAT_DOT}, mul(‖x‖₁, ‖z‖₁))", _cosine("x", "z", kept=False)),
+    # norms of the host, and lengths that are divided by one after the other
+    (f"div({_DOT}, mul({_NORM['x']}, {_NORM['z']}))", _cosine("x", "z")),
+    (f"div({_DOT}, mul(‖x‖, {_NORM['z']}))", _cosine("x", "z")),
+    (f"div(div({_DOT}, {_NORM['z']}), {_NORM['x']})", _cosine("x", "z")),
+    (f"div(div({_FLAT_DOT}, mul(‖x‖₁, 2.0)), mul(‖z‖₁, 0.5))", _cosine("z", "x", kept=False)),
     # norms that are no part of a quotient that is read
     ("div(x, add(‖x‖, 0.001))", _long("x")),
     ("div(x, maximum(‖x‖, 0.001))", _long("x")),
@@ -140,6 +147,18 @@ def test_float16_needs_no_scale_and_breaks_at_256():
     assert assert_rewrite(RULE, _spelled("div(h, ‖h‖)"), {}, narrow).severity == "error"
 
 
+def test_a_cosine_in_float16_is_computed_in_float32():
+    wide = "t1 = cast(h, dtype='float32')\nt2 = norm(t1, axes=(1,), keepdim=True)\n"
+    n = "n = norm(h, axes=(1,), keepdim=True)\n"
+    proposal = assert_rewrite(
+        RULE,
+        f"{n}div(sum(mul(h, h), axes=(1,), keepdim=True), mul(n, n))",
+        {},
+        f"{wide}cast(div(sum(mul(t1, t1), axes=(1,), keepdim=True), mul(t2, t2)), dtype='float16')",
+    )
+    assert proposal.severity == "error"
+
+
 def test_without_gradients_there_is_less_to_tell():
     """Nothing is taken from the gradient at 0, and squares of float16 numbers are ordinary ones in float32."""
     (proposal,) = Outcome(_spelled("‖x‖"), Options(host="onnx")).proposed
@@ -181,14 +200,25 @@ NEAR_MISSES = [
     ("pow(sum(mul(x, x), axes=(1,), keepdim=True), 0.25)", {}),
     ("sqrt(sum(mul(x, x), axes=(1,), keepdim=True))", {"x": (-100.0, 100.0)}),
     ("div(x, norm(x, axes=(1,), keepdim=True))", {}),
+    (f"div({_DOT}, mul({_NORM['x']}, w))", {}),
+    (f"div({_DOT}, {_NORM['x']})", {}),
+    (f"div(div({_DOT}, {_NORM['x']}), {_NORM['x']})", {}),
+    (f"div(div({_DOT}, {_NORM['x']}), mul({_NORM['z']}, {_NORM['z']}))", {}),
+    (f"div({_DOT}, mul({_NORM['x']}, norm(z, axes=(1,), keepdim=False)))", {}),
+    (f"div({_DOT}, mul({_NORM['x']}, norm(z, axes=(0,), keepdim=True)))", {}),
+    # what is emitted, and what computes in a format that holds the squares
+    (_cosine("x", "z"), {}),
+    (_cosine("x", "z", kept=False), {}),
+    ("t = cast(h, dtype='float32')\nn = norm(t, axes=(1,), keepdim=True)\n"
+     "div(sum(mul(t, t), axes=(1,), keepdim=True), mul(n, n))", {}),
     ("sqrt(mul(x, x))", {}),
     ("sqrt(mean(mul(n, n), axes=(0,), keepdim=True))", {}),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("body", "ranges"), NEAR_MISSES)
 def test_near_misses(body, ranges):
-    assert_no_match(RULE, body, ranges)
+    assert_no_match(RULE, _spelled(body), ranges)
 
 
 class _Unit(nn.Module):
