@@ -49,7 +49,7 @@ AFTER = [
         "n2 = norm(x, axes=(1,), keepdim=False)\n"
         "m2 = norm(z, axes=(1,), keepdim=False)\n"
         "return acos(div(sum(mul(x, z), axes=(1,), keepdim=False), mul(n2, m2)))",
-        {},
+        {"x": (-100.0, 100.0), "z": (-100.0, 100.0)},  # else STB402 speaks as well
         "acos(minimum(maximum(div(sum(mul(x, z), axes=(1,), keepdim=False), mul(norm(x, axes=(1,), "
         "keepdim=False), norm(z, axes=(1,), keepdim=False))), -1.0), 1.0))",
     ),
@@ -119,6 +119,12 @@ def test_rewrites_to(body, ranges, expected):
 @pytest.mark.parametrize(("body", "ranges"), NEAR_MISSES)
 def test_near_misses(body, ranges):
     assert_no_match(RULE, body, ranges)
+
+
+def test_an_angle_by_a_cosine_that_overflows_is_clamped_and_scaled():
+    outcome = Outcome(AFTER[3][0], Options())
+    assert sorted(outcome.codes) == ["STB402", "STB411"]
+    assert {old.op for old in outcome.replaced} == {"acos", "div"}
 
 
 def test_a_length_that_was_put_back_is_no_guard():
