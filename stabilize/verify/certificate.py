@@ -224,7 +224,7 @@ class Effort:
         text = show([problem.old, problem.new])
         if text in self._booked:
             return None
-        if operations > self._spare:
+        if self._booked and operations > self._spare:
             return f"it is judged with all it depends on, {operations} operations, after others as long"
         self._booked.add(text)
         self._spare -= operations
@@ -234,8 +234,8 @@ class Effort:
 _FORMULA: Final = 32
 #: Operations that are judged together: formulas have tens, recurrences that are written out hundreds.
 _MOST_TOGETHER: Final = 512
-#: Of all that are longer than a formula.
-_MOST_OPERATIONS: Final = 512
+#: Of all that are longer than a formula, but for the first: twice what public models have.
+_MOST_OPERATIONS: Final = 256
 
 #: Certificates of shrunk problems by their text, which says all there is to say about them; the oldest go first.
 _decided: OrderedDict[tuple[str, int, bool], Certificate] = OrderedDict()

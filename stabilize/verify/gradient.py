@@ -197,9 +197,8 @@ class _Rung:
         for operand, new in zip(value.operands, operands, strict=True):
             if operand.index in arrays:
                 changed |= np.asarray(_OTHER(new, self.base[operand.index]), dtype=bool)
-        result[changed] = ORACLE[value.op](
-            self.context, value, [np.broadcast_to(new, result.shape)[changed] for new in operands]
-        )
+        full = [new if new.shape == result.shape else np.broadcast_to(new, result.shape) for new in operands]
+        result[changed] = ORACLE[value.op](self.context, value, [new[changed] for new in full])
         self.work += int(changed.sum()) * self.bits
         return result
 

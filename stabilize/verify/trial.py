@@ -36,6 +36,8 @@ _FLUSHING: Final = frozenset({"sigmoid", "attention", "matmul"})
 _GRADIENT_ENTRIES: Final = 8
 _MOST_ENTRIES: Final = 64
 _FEWEST_ENTRIES: Final = 2
+#: Operations to carry out again for the entries of one leaf: recurrences that are written out have hundreds for each.
+_MOST_OPERATIONS: Final = 256
 
 
 @final
@@ -43,12 +45,13 @@ _FEWEST_ENTRIES: Final = 2
 class Nature:
     """What the judgement needs to know of a problem, whatever the inputs.
 
-    n: longest reduction. logarithmic: whether the original takes logs. drivers: exponents of the original.
-    flushes: whether the replacement may flush subnormal results. wrt: leaves that gradients are taken by.
+    n: longest reduction. operations: how many the original has. logarithmic: whether it takes logs. drivers: its
+    exponents. flushes: whether the replacement may flush subnormal results. wrt: leaves that gradients are taken by.
     approximate: whether the replacement may be another function where the original fails.
     """
 
     n: int
+    operations: int
     logarithmic: bool
     flushes: bool
     drivers: tuple[Value, ...]
@@ -60,6 +63,7 @@ class Nature:
         original = cone([problem.old])
         return cls(
             max(_reduced_length(v) for v in cone([problem.old, problem.new])),
+            len(original),
             any(v.op in _LOGARITHMIC for v in original),
             problem.old.dtype != "float16" and any(v.op in _FLUSHING for v in cone([problem.new])),
             tuple(o for v in original if v.op in EXPONENTIAL for o in exponents_of(v) if is_float(o.dtype)),
@@ -152,7 +156,9 @@ class Trial:
         cotangent = self._cotangent(seed)
         old = backward(self.before[0], self.before[1], cotangent)
         new = backward(self.after[0], self.after[1], cotangent)
-        entries = max(_FEWEST_ENTRIES, min(_GRADIENT_ENTRIES, _MOST_ENTRIES // len(self.nature.wrt)))
+        nature = self.nature
+        entries = min(_GRADIENT_ENTRIES, _MOST_ENTRIES // len(nature.wrt), _MOST_OPERATIONS // nature.operations)
+        entries = max(_FEWEST_ENTRIES, entries)
         positions = [_spread(a, b, entries) for a, b in zip(old, new, strict=True)]
         exact = self.truth.gradients(self.nature.wrt, cotangent, positions)
         bounds, cancelled = self._bounds(), self._cancelled()
