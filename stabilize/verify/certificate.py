@@ -186,11 +186,11 @@ def certify_rewrite(
     size = _elements(problem) if problem is not None else 0
     if problem is None or size > _SHADOW_ELEMENTS:
         return Certificate(False, "its shapes can be neither made small nor evaluated as they are", "float64", ())
-    refusal = (effort or Effort()).refusal(problem)
-    if refusal is not None:
-        return Certificate(False, refusal, "arb", ())
     # the layers of a network pose the same small problem many times
     text = f"{show([problem.old, problem.new])} without gradients of {sorted(map(str, problem.frozen))}"
+    refusal = (effort or Effort()).refusal(len(cone([problem.old, problem.new], problem.leaves)), text)
+    if refusal is not None:
+        return Certificate(False, refusal, "arb", ())
     key = (text, seed, approximate) if problem.shrunk and not problem.data else None
     if key is None or key not in _decided:
         with _undisturbed():
@@ -214,14 +214,12 @@ class Effort:
         self._spare = _MOST_OPERATIONS
         self._booked: set[str] = set()
 
-    def refusal(self, problem: Problem) -> str | None:
-        """Why a problem is not judged; what judging it costs is booked, once for all that are the same."""
-        operations = len(cone([problem.old, problem.new], problem.leaves))
+    def refusal(self, operations: int, text: str) -> str | None:
+        """Why a problem is not judged; what judging it costs is booked, once for all of one text."""
         if operations <= _FORMULA:
             return None
         if operations > _MOST_TOGETHER:
             return f"it is judged with all it depends on, over {_MOST_TOGETHER} operations"
-        text = show([problem.old, problem.new])
         if text in self._booked:
             return None
         if self._booked and operations > self._spare:

@@ -19,7 +19,7 @@ X = torch.linspace(-2, 2, 8).reshape(2, 4)
 class Settings(nn.Module):
     """A softmax by hand that reads attributes of every plain kind."""
 
-    logarithm = True
+    logarithm: object = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Settings(nn.Module):
 class Derived(Settings):
     """A class attribute of another type than the base class has."""
 
-    logarithm = ("yes",)  # type: ignore[assignment]
+    logarithm = ("yes",)
 
 
 class Counter(nn.Module):

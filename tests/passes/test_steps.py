@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stabilize.passes.steps import Steps
+from tests.passes.graphs import Options, Outcome
 
 
 def _taken(steps: Steps, wish: int) -> int:
@@ -56,3 +57,27 @@ def test_a_search_that_took_more_owes_nothing() -> None:
         for _ in range(9):
             steps.take()
     assert _taken(steps, 1000) == 1
+
+
+def _looked_at(monkeypatch: pytest.MonkeyPatch, height: int) -> int:
+    """Forms that ranges and emission look at for fractions inside each other, 1/(1/(… + eᶻ) + eᶻ)."""
+    count = 0
+
+    def take(self: Steps) -> None:
+        nonlocal count
+        count += 1
+        plain(self)
+
+    plain = Steps.take
+    lines = ["e = exp(z)", "f0 = add(exp(x), e)"]
+    lines += [f"f{i + 1} = add(div(1.0, f{i}), e)" for i in range(height)]
+    with monkeypatch.context() as patched:
+        patched.setattr(Steps, "take", take)
+        Outcome("\n".join([*lines, f"return log(f{height})"]), Options())
+    return count
+
+
+@pytest.mark.parametrize("height", [10, 20])
+def test_towers_of_fractions_cost_no_more_than_there_is(monkeypatch: pytest.MonkeyPatch, height: int) -> None:
+    """Without a common account they take 15 000 and more."""
+    assert 1000 < _looked_at(monkeypatch, height) < 4000
