@@ -130,3 +130,19 @@ def test_load_names_the_file(name: str, tmp_path: Path) -> None:
 def test_load_takes_paths_only(path: Any) -> None:
     with pytest.raises(UsageError, match="path"):
         stabilize.load(path)
+
+
+class _Cosine(torch.nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (x * y).sum(-1) / (x.norm(dim=-1) * y.norm(dim=-1))
+
+
+def test_a_change_of_format_alone_is_named() -> None:
+    """Texts leave casts out: the expression before and after would be the same line."""
+    x, y = (torch.linspace(-300, 300, 32).roll(k).reshape(4, 8).half() for k in (0, 5))
+    fixed, report = stabilize.optimize(_Cosine(), (x, y), return_report=True)
+    assert [r.code for r in report.rewrites] == ["STB402"]
+    assert report.rewrites[0].stable == f"{report.rewrites[0].naive}, computed in float32"
+    exact = torch.nn.functional.cosine_similarity(x.double(), y.double(), dim=-1)
+    assert not torch.isfinite(_Cosine()(x, y)).all()
+    torch.testing.assert_close(fixed(x, y).double(), exact, rtol=2**-10, atol=2**-14)
