@@ -5,20 +5,18 @@ Nothing here knows a rule or a host: rules propose, the host says what it can ex
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias, TypeVar, final
 
-from stabilize.formats import FORMATS, is_float
 from stabilize.graph.host import Host
-from stabilize.graph.text import one_line
-from stabilize.graph.value import Value, cone, latest_first, shared_frontier
-from stabilize.graph.view import Replacement, Source, View
+from stabilize.graph.value import Value
+from stabilize.graph.view import Replacement
 from stabilize.passes.propose import context, proposals, uncovered
-from stabilize.passes.rule import Context, Options, Proposal
-from stabilize.report import Declined, Finding, Report, Rewrite
-from stabilize.verify.certificate import Certificate, Effort, certify_rewrite
+from stabilize.passes.rule import Options, Proposal
+from stabilize.report import Report
+from stabilize.scribe import Scribe
+from stabilize.verify.certificate import Effort, certify_rewrite
 
 #: Told what is being looked at: (values certified so far, name of the rule).
 Progress: TypeAlias = Callable[[int, str], None]
@@ -92,7 +90,7 @@ def _round(
     The host is read, never changed.
     """
     ctx = context(host.view, Options(request.form, request.allow, host.kind), dict(request.ranges))
-    judge = _Judge(host, ctx, request, Report(model), progress, effort)
+    judge = _Judge(host, request, Report(model), progress, effort)
     replaced = proposals(host.view, ctx, judge.take)
     judge.report.findings.reverse()
     judge.report.rewrites.reverse()
@@ -105,14 +103,11 @@ def _round(
 class _Judge:
     """Decides on proposals one by one and writes down what it decided."""
 
-    def __init__(
-        self, host: Host, ctx: Context, request: Request, report: Report, progress: Progress | None, effort: Effort
-    ) -> None:
+    def __init__(self, host: Host, request: Request, report: Report, progress: Progress | None, effort: Effort) -> None:
         self.report: Final = report
         self._effort = effort
-        self._host, self._ctx, self._request, self._progress = host, ctx, request, progress
-        self._names = _shown_names(host.view)
-        self._nodes = host.view.names()
+        self._host, self._request, self._progress = host, request, progress
+        self._scribe = Scribe(host.view)
 
     def take(self, proposal: Proposal) -> Value | None:
         """The candidate to apply, or None."""
@@ -134,78 +129,12 @@ class _Judge:
                 else None
             )
             if certificate is None or (certificate.accepted and certificate.idle is None):
-                self._record(proposal, candidate, certificate)
+                self.report.findings.append(self._scribe.finding(proposal, candidate, fixable=True))
+                self.report.rewrites.append(self._scribe.rewrite(proposal, candidate, certificate))
                 return candidate
             refusals.append(certificate.reason or certificate.idle or "worse than the original")
-        self._record_finding(proposal, proposal.candidates[0] if proposal.candidates else None, fixable=False)
+        first = proposal.candidates[0] if proposal.candidates else None
+        self.report.findings.append(self._scribe.finding(proposal, first, fixable=False))
         if refusals:
-            self._decline(proposal, "; ".join(dict.fromkeys(refusals)))
+            self.report.declined.append(self._scribe.declined(proposal, "; ".join(dict.fromkeys(refusals))))
         return None
-
-    # --- records ------------------------------------------------------------------------------------------------------
-
-    def _record(self, proposal: Proposal, new: Value, certificate: Certificate | None) -> None:
-        self._record_finding(proposal, new, fixable=True)
-        rule, node, source = proposal.rule, *self._where(proposal.old)
-        naive, stable = self._texts(proposal.old, new)
-        assert proposal.safety is not None
-        self.report.rewrites.append(
-            Rewrite(
-                rule.code, rule.name, node, source.module, source.file, source.line, naive, stable or "",
-                proposal.safety, certificate,
-            )
-        )  # fmt: skip
-
-    def _record_finding(self, proposal: Proposal, new: Value | None, fixable: bool) -> None:
-        rule, node, source = proposal.rule, *self._where(proposal.old)
-        naive, stable = self._texts(proposal.old, new)
-        severity, condition = proposal.severity or rule.severity, None
-        # indices have no format of their own: that of what they were found in
-        fmt = next(FORMATS[v.dtype] for v in latest_first(proposal.old) if is_float(v.dtype))
-        if rule.condition is not None:
-            condition = rule.condition(fmt)
-        elif severity == "error":
-            condition = f"an exponent above {fmt.exp_overflow:.2f} or below {fmt.exp_underflow:.2f} in {fmt.name}"
-        self.report.findings.append(
-            Finding(
-                rule.code, rule.name, severity, proposal.message or rule.reason,
-                node, source.module, source.file, source.line, naive, stable, condition, None, proposal.safety, fixable,
-            )
-        )  # fmt: skip
-
-    def _decline(self, proposal: Proposal, reason: str) -> None:
-        rule, node, source = proposal.rule, *self._where(proposal.old)
-        self.report.declined.append(
-            Declined(rule.code, rule.name, node, source.module, source.file, source.line, reason)
-        )
-
-    def _where(self, value: Value) -> tuple[str, Source]:
-        """The host node that computes `value`, and where it came from."""
-        names = self._nodes.get(value, [])
-        node = names[0] if names else f"v{value.index}"
-        sources = self._host.view.sources
-        return node, next((sources[n] for n in names if n in sources), Source())
-
-    def _texts(self, old: Value, new: Value | None) -> tuple[str, str | None]:
-        """Both expressions as one line, over the values that the new one stands on."""
-        leaves = ChainMap({}, self._names)
-        if new is not None:
-            for v in shared_frontier(new, old):
-                if v in self._nodes and v.op not in ("constant", "detach") and v is not old:
-                    leaves.setdefault(v, self._where(v)[0])
-        naive = one_line(old, leaves)
-        if new is None:
-            return naive, None
-        stable = one_line(new, leaves)
-        return naive, stable if stable != naive else f"{stable}, computed in {_widest(new, leaves)}"
-
-
-def _widest(value: Value, leaves: Mapping[Value, str]) -> str:
-    """The most precise format in which an expression over `leaves` computes."""
-    formats = {v.dtype for v in cone([value], {v for v in leaves if v is not value}) if v.dtype in FORMATS}
-    return max(formats, key=lambda dtype: FORMATS[dtype].precision, default=value.dtype)
-
-
-def _shown_names(view: View) -> dict[Value, str]:
-    """Inputs and opaque values by their host names: where one-line text stops."""
-    return {v: n for n, v in reversed(list(view.bindings.items())) if v.op in ("input", "opaque")}
