@@ -15,6 +15,8 @@ from stabilize.passes import family, fused
 from stabilize.passes.cancellation import BEFORE_FAMILY, INTEGER_RULES, RULES
 from stabilize.passes.emit import Emitter
 from stabilize.passes.forms import collapse_free
+from stabilize.passes.hazards import HAZARDS
+from stabilize.passes.known import Known, unknown
 from stabilize.passes.ranges import Ranges
 from stabilize.passes.rule import Context, Options, Proposal, Rule
 from stabilize.passes.scaled import Engine
@@ -35,7 +37,9 @@ PROPOSERS: tuple[Proposer | Rule, ...] = (
 )
 
 
-def context(view: View, options: Options, ranges: dict[str, tuple[float, float]] | None = None) -> Context:
+def context(
+    view: View, options: Options, ranges: Mapping[str, tuple[float, float]] | None = None, known: Known = unknown
+) -> Context:
     """Read a view: the engine over every value the model computes."""
     view.builder.detaches = options.host != "onnx"
     engine = Engine(view.builder)
@@ -45,7 +49,7 @@ def context(view: View, options: Options, ranges: dict[str, tuple[float, float]]
     engine.read(values)
     # ONNX Runtime's Sigmoid is exactly 0 from x = −18 down; one that is emitted here is not spelled with it
     coarse = [v for v in values if v.op == "sigmoid"] if options.host == "onnx" else []
-    intervals = Ranges(engine, given, coarse)
+    intervals = Ranges(engine, given, coarse, known)
     emitter = Emitter(engine, host_size, intervals.bounds, coarse)
     return Context(engine, intervals, emitter, options, _branches(values, {*view.outputs}))
 
@@ -93,20 +97,20 @@ def proposals(view: View, ctx: Context, accept: Callable[[Proposal], Value | Non
     return replaced
 
 
-def _asked(value: Value) -> tuple[Proposer, ...]:
+def _asked(ctx: Context, value: Value) -> tuple[Proposer, ...]:
     """The proposers of rules that can end in `value`."""
-    return _proposers(value.op, is_float(value.dtype) or value.op in family.INDEX_SINKS)
+    return _proposers(value.op, is_float(value.dtype) or value.op in family.INDEX_SINKS, ctx.options.hazards)
 
 
 @cache
-def _proposers(op: str, of_floats: bool) -> tuple[Proposer, ...]:
-    asked = PROPOSERS if of_floats else INTEGER_RULES
+def _proposers(op: str, of_floats: bool, hazards: bool) -> tuple[Proposer, ...]:
+    asked = (*(PROPOSERS if of_floats else INTEGER_RULES), *(HAZARDS if hazards else ()))
     return tuple(p.match if isinstance(p, Rule) else p for p in asked if not isinstance(p, Rule) or op in p.ops)
 
 
 def _first(ctx: Context, value: Value, accept: Callable[[Proposal], Value | None]) -> Value | None:
     with ctx.emitter.sink():
-        for proposer in _asked(value):
+        for proposer in _asked(ctx, value):
             proposal = proposer(ctx, value)
             if proposal is not None:
                 taken = accept(proposal)
@@ -164,7 +168,7 @@ def uncovered(view: View, ctx: Context, replaced: Mapping[Value, Value]) -> Iter
     later = replace(ctx, emitter=emitter)
     for value in around:
         with emitter.sink():
-            answers = (proposer(later, value) for proposer in _asked(value))
+            answers = (proposer(later, value) for proposer in _asked(ctx, value))
             yield from (proposal for proposal in answers if proposal is not None)
 
 

@@ -21,6 +21,7 @@ from typing import TypeAlias, final
 from stabilize.formats import FORMATS, is_float
 from stabilize.graph.build import constant_of, element_count
 from stabilize.graph.value import Value
+from stabilize.passes.known import Known, unknown
 from stabilize.passes.linear import Linear, ln
 from stabilize.passes.normalised import is_cosine
 from stabilize.passes.scaled import Engine, number_of
@@ -57,7 +58,7 @@ RangeRule: TypeAlias = Callable[["Ranges", Value, list[Range]], Range]
 class Ranges:
     """Ranges of the values an engine reads. `given` bounds leaves; others are unbounded.
 
-    coarse: values that the host's own kernel computes with an unbounded relative error.
+    coarse: values that the host's own kernel computes with an unbounded relative error. known: the numbers of leaves.
     """
 
     def __init__(
@@ -65,8 +66,10 @@ class Ranges:
         engine: Engine,
         given: Mapping[Value, tuple[float, float]] | None = None,
         coarse: Collection[Value] = (),
+        known: Known = unknown,
     ) -> None:
         self.engine = engine
+        self.known = known
         self._coarse = frozenset(coarse)
         self._given = dict(given or {})
         self._ranges: dict[Value, Range] = {}

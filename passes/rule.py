@@ -21,11 +21,15 @@ Severity: TypeAlias = Literal["error", "warning", "info"]
 @final
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the user asked for. `host` is "fx" or "onnx": some fused operators exist only on one."""
+    """What the user asked for. `host` is "fx" or "onnx": some fused operators exist only on one.
+
+    hazards: whether to look for what no rewrite repairs as well, for a lint.
+    """
 
     form: str = "softmax"
     allow: str = "exact"
     host: str = "fx"
+    hazards: bool = False
 
 
 @final

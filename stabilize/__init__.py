@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stabilize.api import certify, load, optimize
+    from stabilize.api import certify, lint, load, optimize
     from stabilize.errors import MissingExtraError, ModelError, StabilizeError, UsageError
     from stabilize.report import Declined, Finding, Report, Rewrite
 
@@ -31,6 +31,7 @@ __all__ = [
     "StabilizeError",
     "UsageError",
     "certify",
+    "lint",
     "load",
     "optimize",
 ]
@@ -38,6 +39,7 @@ __all__ = [
 #: Public name → the module that defines it.
 _HOMES = {
     "certify": "stabilize.api",
+    "lint": "stabilize.api",
     "load": "stabilize.api",
     "optimize": "stabilize.api",
     "Declined": "stabilize.report",

@@ -1,4 +1,4 @@
-"""The public functions: `optimize`, `certify`, `load`."""
+"""The public functions: `optimize`, `lint`, `certify`, `load`."""
 
 from __future__ import annotations
 
@@ -101,6 +101,38 @@ def optimize(
         rewritten, report = run(host, request, name, progress)
         fixed = rewritten.model()
     return (fixed, report) if return_report else fixed
+
+
+def lint(
+    model: object,
+    example_inputs: object = None,
+    *,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    dynamic_shapes: object = None,
+    select: str | Collection[str] | None = None,
+    ignore: str | Collection[str] | None = None,
+) -> Report:
+    """What in a model floating point breaks, where, and what to write instead. The model is not changed.
+
+    model: as for `optimize`, or the path of a `.pt2` file. A plain `torch.nn.Module` needs example inputs.
+    example_inputs, dynamic_shapes, select, ignore: as for `optimize`.
+    ranges: input name → (lowest, highest) value it takes.
+
+    Raises UsageError for wrong arguments, ModelError for a model that cannot be read or captured, MissingExtraError
+    for an ONNX model without the `onnx` extra.
+    """
+    from stabilize.linter.run import lint_host
+
+    request = checked("softmax", "exact", ranges, select, ignore, certify=False)
+    name = _name(model)
+    if _is_path(model) and name.lower().endswith(".pt2"):
+        model = load(cast("str | os.PathLike[str]", model))
+    if example_inputs is None and _is_plain_module(model):
+        raise UsageError("example_inputs are needed: a module does not say what inputs it takes")
+    with only_new_objects():
+        host = open_host(model, example_inputs, dynamic_shapes)
+        _check_names(request, host)
+        return lint_host(host, request, name)
 
 
 def certify(before: object, after: object, example_inputs: object = None) -> Certificate:

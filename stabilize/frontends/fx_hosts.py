@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import final
 
@@ -56,6 +56,7 @@ class FxHost:
     """What the PyTorch hosts share: a reading of one graph, and patched copies of that graph."""
 
     kind = "fx"
+    outer_names: Collection[str] = ()  # placeholders have names of their own
 
     def __init__(self, root: fx.GraphModule, program: Program, fakes: Mapping[str, Fake]) -> None:
         self._root = root

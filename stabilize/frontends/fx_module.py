@@ -78,6 +78,7 @@ class ModuleHost:
     """A module captured for one call. later: what its rewritten form does to calls of another kind."""
 
     kind = "fx"
+    outer_names = ()  # it stands by itself
 
     def __init__(
         self,

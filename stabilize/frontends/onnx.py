@@ -88,6 +88,10 @@ class OnnxHost:
         return is_too_large(self._model)
 
     @property
+    def outer_names(self) -> tuple[str, ...]:
+        return () if self._inside is None else self._inside.captured
+
+    @property
     def view(self) -> View:
         return self._view
 

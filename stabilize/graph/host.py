@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, Self
 
 from stabilize.graph.value import Value
@@ -23,6 +23,11 @@ class Host(Protocol):
     @property
     def view(self) -> View:
         """The semantic view of the graph."""
+        ...
+
+    @property
+    def outer_names(self) -> Collection[str]:
+        """Inputs of a graph inside another that are values of the graph around it, under the same name."""
         ...
 
     def patched(self, replacements: Sequence[Replacement]) -> Self:

@@ -1,0 +1,86 @@
+"""What is known of a model's numbers before it runs: ranges and data that the user gives, weights that stay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TypeAlias, final
+
+import torch
+
+from stabilize.errors import UsageError
+from stabilize.graph.host import Host
+from stabilize.graph.value import Value
+
+Bounds: TypeAlias = tuple[float, float]
+
+
+@final
+class Weights:
+    """The data behind leaves that is what it will be when the model is used.
+
+    Buffers, initializers and frozen parameters are; parameters that train may become anything.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._numbers: dict[Value, TensorNumbers | None] = {}
+
+    def tensor(self, leaf: Value) -> torch.Tensor | None:
+        """The data of a leaf, if it is known to stay."""
+        if leaf.op != "input":
+            return None
+        tensor = self._host.tensor(leaf)
+        return None if tensor is None or tensor.requires_grad or tensor.is_meta else tensor
+
+    def numbers(self, leaf: Value) -> TensorNumbers | None:
+        """The same for the interval analysis."""
+        if leaf not in self._numbers:
+            tensor = self.tensor(leaf)
+            usable = tensor is not None and tensor.is_floating_point() and tensor.numel() > 0
+            self._numbers[leaf] = TensorNumbers(tensor) if usable and tensor is not None else None
+        return self._numbers[leaf]
+
+
+@final
+class TensorNumbers:
+    """The `Numbers` of a tensor. Sums are in float64 and rounded outward by what their length costs."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._tensor = tensor.detach()
+
+    @cached_property
+    def _bounds(self) -> Bounds:
+        low, high = torch.aminmax(self._tensor)
+        return float(low), float(high)
+
+    def bounds(self) -> Bounds:
+        return self._bounds
+
+    def combined(self, lo: float, hi: float, axis: int) -> Bounds:
+        w = self._tensor.double()
+        slack = 1.0 + w.shape[axis] * 2.0**-52
+        up, down = w.clamp(min=0).sum(axis), w.clamp(max=0).sum(axis)
+        least, most = up * lo + down * hi, up * hi + down * lo
+        size = float((up * abs(lo) + up * abs(hi) - down * abs(lo) - down * abs(hi)).max()) * (slack - 1.0)
+        return float(least.min()) - size, float(most.max()) + size
+
+    def longest(self, axis: int) -> float:
+        squares = self._tensor.double().square().sum(axis)
+        return math.sqrt(float(squares.max())) * (1.0 + self._tensor.shape[axis] * 2.0**-52)
+
+
+def ranges_of(data: Mapping[str, torch.Tensor]) -> dict[str, Bounds]:
+    """The range of each float tensor; UsageError for one that holds NaN or no number."""
+    found: dict[str, Bounds] = {}
+    for name, tensor in data.items():
+        if not tensor.is_floating_point():
+            continue
+        if not tensor.numel() or bool(tensor.isnan().any()):
+            raise UsageError(
+                f"input data {name!r} holds {'NaN' if tensor.numel() else 'no numbers'}: no range is known"
+            )
+        low, high = torch.aminmax(tensor.double())
+        found[name] = float(low), float(high)
+    return found
