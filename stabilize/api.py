@@ -6,11 +6,12 @@ import os
 import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, final, overload
 
 from stabilize.collector import only_new_objects
 from stabilize.errors import ModelError, UsageError
-from stabilize.graph.host import Host
+from stabilize.graph.host import Host, input_values
 from stabilize.pipeline import Progress, Request, run
 from stabilize.report import Report
 from stabilize.request import checked
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     import torch
 
     from stabilize.frontends.fx_hosts import ExportedHost
-    from stabilize.graph.value import Value
     from stabilize.verify.certificate import Certificate
 
 _M = TypeVar("_M")
@@ -108,20 +108,37 @@ def lint(
     example_inputs: object = None,
     *,
     ranges: Mapping[str, tuple[float, float]] | None = None,
+    input_data: object = None,
     dynamic_shapes: object = None,
     select: str | Collection[str] | None = None,
     ignore: str | Collection[str] | None = None,
+    budget: float = 60.0,
+    witness_dir: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    progress: Callable[[float, str], None] | None = None,
 ) -> Report:
     """What in a model floating point breaks, where, and what to write instead. The model is not changed.
 
     model: as for `optimize`, or the path of a `.pt2` file. A plain `torch.nn.Module` needs example inputs.
     example_inputs, dynamic_shapes, select, ignore: as for `optimize`.
     ranges: input name → (lowest, highest) value it takes.
+    input_data: data that the model will be run on, in any form of example inputs: inputs of which no range is given
+        take the values that it spans. Without ranges and data, inputs are taken to be any numbers for a warning and
+        between ±1e4 for a witness.
+    budget: seconds to look for witnesses, inputs that break what was found; 0 for none. A finding is an error only
+        when the model's own runtime was seen to break on such an input.
+    witness_dir: a folder to which witnesses are written as `.npz` files, and what computes an expression from its
+        witness as a model beside it: `stabilize certify` replays them.
+    seed: of the inputs that are tried.
+    progress: called with (share of the work that is done, what is looked at) as the search goes on.
 
     Raises UsageError for wrong arguments, ModelError for a model that cannot be read or captured, MissingExtraError
     for an ONNX model without the `onnx` extra.
     """
-    from stabilize.linter.run import lint_host
+    from stabilize.linter.examples import examples_of
+    from stabilize.linter.known import ranges_of
+    from stabilize.linter.run import Search, lint_host
+    from stabilize.linter.saved import save
 
     request = checked("softmax", "exact", ranges, select, ignore, certify=False)
     name = _name(model)
@@ -132,7 +149,22 @@ def lint(
     with only_new_objects():
         host = open_host(model, example_inputs, dynamic_shapes)
         _check_names(request, host)
-        return lint_host(host, request, name)
+        data = _data(host, input_data)
+        request = replace(request, ranges={**ranges_of(data), **request.ranges})
+        search = Search(budget, seed, lambda: examples_of(host, model, data)) if budget > 0 else None
+        report = lint_host(host, request, name, search, progress)
+    return report if witness_dir is None else replace(report, findings=save(report.findings, Path(witness_dir)))
+
+
+def _data(host: Host, input_data: object) -> dict[str, torch.Tensor]:
+    """Input data by the name of the input."""
+    from stabilize.frontends.example import Example
+
+    if input_data is None:
+        return {}
+    inputs, example = list(input_values(host)), Example.of(input_data)
+    example.check_names(inputs, "the model")
+    return example.by_name(inputs, "the model")
 
 
 def certify(before: object, after: object, example_inputs: object = None) -> Certificate:
@@ -218,7 +250,7 @@ def _is_plain_module(model: object) -> bool:
 
 def _check_names(request: Request, host: Host) -> None:
     """UsageError for a range of something that is no input of the model."""
-    inputs = _inputs(host)
+    inputs = input_values(host)
     unknown = [name for name in request.ranges if name not in inputs]
     if unknown:
         raise UsageError(f"ranges[{unknown[0]!r}]: no such input; the inputs are {', '.join(inputs) or 'none'}")
@@ -228,7 +260,7 @@ def _check_example(host: Host, example_inputs: object) -> None:
     """UsageError for example inputs that are not what an ONNX model takes (which needs none)."""
     from stabilize.frontends.example import Example
 
-    inputs = _inputs(host)
+    inputs = input_values(host)
     example = Example.of(example_inputs)
     example.check_names(list(inputs), "the model")
     for name, tensor in example.by_name(list(inputs), "the model").items():
@@ -239,14 +271,6 @@ def _check_example(host: Host, example_inputs: object) -> None:
         if wrong or len(value.shape) != tensor.dim():
             wanted = "×".join(map(str, value.shape)) or "no axes"
             raise UsageError(f"example input {name!r} has the shape {list(tensor.shape)}, the model takes {wanted}")
-
-
-def _inputs(host: Host) -> dict[str, Value]:
-    """The inputs of the model by name, without its parameters."""
-    view = host.view
-    return {
-        n: v for n, v in view.bindings.items() if v.op == "input" and v.attr("name") == n and n not in view.parameters
-    }
 
 
 def open_host(
@@ -294,8 +318,6 @@ def load(path: str | os.PathLike[str]) -> object:
 
         return load_onnx(path)
     if suffix == ".pt2":
-        from pathlib import Path
-
         from stabilize.frontends.pt2 import read
 
         return read(Path(path))

@@ -12,9 +12,10 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias, TypeVar, cast, final
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, cast, final
 
 from stabilize.errors import ModelError, UsageError
+from stabilize.files import write_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -209,19 +210,6 @@ def check_output(path: str, suffix: str) -> Path:
     if not os.access(target.parent, os.W_OK):
         raise UsageError(f"{path}: cannot write in {target.parent}")
     return target
-
-
-def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write `path` whole or not at all: under a temporary name beside it, then renamed over it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_model(model: object, path: Path, subject: Subject) -> None:

@@ -117,7 +117,8 @@ def optimize_command(
 
     Prints one line per rewrite. Exits with 1 when something was found and left as it was.
     """
-    from stabilize.arguments import check_output, read_model, suffix_of, write_file, write_model
+    from stabilize.arguments import check_output, read_model, suffix_of, write_model
+    from stabilize.files import write_file
     from stabilize.report import counted
 
     target = check_output(output, suffix_of(model) or ".pt2")

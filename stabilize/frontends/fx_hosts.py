@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import final
+from typing import Any, cast, final
 
 import torch
 from torch import fx
@@ -29,6 +29,7 @@ from stabilize.frontends.fx_bodies import Body, bodies_of, exchange
 from stabilize.frontends.fx_inputs import is_compiled, placeholder_inputs
 from stabilize.frontends.fx_modes import Modes
 from stabilize.frontends.fx_patch import apply, refusal, unavailable
+from stabilize.frontends.fx_piece import piece
 from stabilize.frontends.fx_program import Leaf, Program, Reading, own_program
 from stabilize.frontends.fx_read import read
 from stabilize.frontends.fx_share import copy_graph, share_graph_module
@@ -38,14 +39,16 @@ from stabilize.frontends.fx_types import (
     Fake,
     attribute,
     attribute_path,
+    dim_of,
     fake_of,
     has_results,
     is_number,
     operator_of,
+    parts_of,
     range_constraints_of,
     target_of,
 )
-from stabilize.graph.host import Host
+from stabilize.graph.host import Host, Piece
 from stabilize.graph.value import Value
 from stabilize.graph.view import Replacement, View
 
@@ -100,6 +103,28 @@ class FxHost:
         exchange(root, self._bodies(), changed)
         return root
 
+    def piece(self, names: Sequence[str], targets: Sequence[str]) -> Piece:
+        """The nodes that lead from some nodes to others as a graph module, which returns a tuple."""
+        reading = self._reading
+        weights = {
+            name: reading.data[value]
+            for name, value in reading.view.bindings.items()
+            if value in reading.data and value.op == "input"
+        }
+        return piece(self._root, self._program.host, names, targets, weights, self._fakes, reading.facts)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Symbolic size → what it was when the graph was captured."""
+        found: dict[str, int] = {}
+        for fake in self._fakes.values():
+            for part in parts_of(fake):
+                for size in part.shape if isinstance(part, torch.Tensor) else ():
+                    dim = dim_of(size)
+                    if isinstance(dim, str) and dim not in found and (known := cast(Any, size).node.hint) is not None:
+                        found[dim] = int(known)
+        return found
+
     def can_emit(self, value: Value) -> str | None:
         """Why `value` could not be computed at the end of this graph, or None when it can."""
         return unavailable(self._planning(), value)
@@ -138,6 +163,15 @@ class ExportedHost(FxHost):
 
     def model(self) -> ExportedProgram:
         return self.exported
+
+    @property
+    def examples(self) -> dict[str, torch.Tensor]:
+        leaves = pytree.tree_leaves(self.exported.example_inputs)
+        specs = [s.arg for s in self.exported.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]
+        if len(leaves) != len(specs):
+            return {}
+        pairs = zip(specs, leaves, strict=True)
+        return {arg.name: x for arg, x in pairs if isinstance(arg, TensorArgument) and isinstance(x, torch.Tensor)}
 
     def patched(self, replacements: Sequence[Replacement]) -> ExportedHost:
         graph = self.patched_graph(replacements)
@@ -238,6 +272,14 @@ class GraphModuleHost(FxHost):
 
     def model(self) -> fx.GraphModule:
         return self.module
+
+    @property
+    def examples(self) -> dict[str, torch.Tensor]:
+        names = [n.name for n in self.module.graph.nodes if n.op == "placeholder"]
+        if self._example_inputs is None:
+            return {}
+        pairs = zip(names, placeholder_inputs(self.module, self._example_inputs), strict=True)
+        return {n: x for n, x in pairs if isinstance(x, torch.Tensor) and not isinstance(x, FakeTensor)}
 
     def patched(self, replacements: Sequence[Replacement]) -> GraphModuleHost:
         graph = self.patched_graph(replacements)

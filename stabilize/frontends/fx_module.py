@@ -43,7 +43,7 @@ from stabilize.frontends.fx_tracers import (
     while_dynamo_compiles,
 )
 from stabilize.frontends.fx_variant import Variant, changed_axes
-from stabilize.graph.host import Host
+from stabilize.graph.host import Host, Piece
 from stabilize.graph.value import Value
 from stabilize.graph.view import Replacement, View
 
@@ -103,6 +103,17 @@ class ModuleHost:
 
     def refusal(self, replacement: Replacement) -> str | None:
         return self.inner.refusal(replacement)
+
+    @property
+    def examples(self) -> Mapping[str, torch.Tensor]:
+        return self.inner.examples
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return self.inner.sizes
+
+    def piece(self, names: Sequence[str], targets: Sequence[str]) -> Piece:
+        return self.inner.piece(names, targets)
 
     def can_emit(self, value: Value) -> str | None:
         return self.inner.can_emit(value)

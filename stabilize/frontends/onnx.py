@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
 
 from stabilize.errors import MissingExtraError, ModelError
-from stabilize.graph.host import Host
+from stabilize.graph.host import Host, Piece
 from stabilize.graph.value import Value
 from stabilize.graph.view import Replacement, View
 
@@ -113,6 +113,22 @@ class OnnxHost:
         names = self._inside.names
         initializers = not self._inside.function
         return Patcher(model, self.view, self.opset, names.copy() if scratch else names, initializers)
+
+    def piece(self, names: Sequence[str], targets: Sequence[str]) -> Piece:
+        """The nodes that lead from some values to others as a model."""
+        from stabilize.frontends.onnx_piece import piece
+
+        return piece(self._reader.model, self.view, names, targets)
+
+    @property
+    def examples(self) -> dict[str, torch.Tensor]:
+        """A file holds no inputs."""
+        return {}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """ONNX does not say what symbols stood for."""
+        return {}
 
     def patched(self, replacements: Sequence[Replacement]) -> OnnxHost:
         """The host with `replacements` applied; ModelError when one cannot be written in its opset."""

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, Self, final
 
 from stabilize.graph.value import Value
 from stabilize.graph.view import Replacement, View
 
 if TYPE_CHECKING:
+    import onnx
     import torch
+    from torch import fx
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a host graph as a model of its own, of the host's kind.
+
+    inputs: the names of the host values that it takes, in order: those asked for, and inputs of the host besides.
+    """
+
+    model: fx.GraphModule | onnx.ModelProto
+    inputs: tuple[str, ...]
 
 
 class Host(Protocol):
@@ -28,6 +43,23 @@ class Host(Protocol):
     @property
     def outer_names(self) -> Collection[str]:
         """Inputs of a graph inside another that are values of the graph around it, under the same name."""
+        ...
+
+    @property
+    def examples(self) -> Mapping[str, torch.Tensor]:
+        """The tensors that the host was captured with, by name of the input; none where it does not hold them."""
+        ...
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Symbolic size → what it was when the host was made, as far as the host knows."""
+        ...
+
+    def piece(self, names: Sequence[str], targets: Sequence[str]) -> Piece:
+        """What leads from the host values `names` to the host values `targets`, as a model of its own.
+
+        ModelError when it does not stand by itself.
+        """
         ...
 
     def patched(self, replacements: Sequence[Replacement]) -> Self:
@@ -56,3 +88,11 @@ class Host(Protocol):
     def refusal(self, replacement: Replacement) -> str | None:
         """Why `replacement` cannot be written in this host's operators; None when it can."""
         ...
+
+
+def input_values(host: Host) -> dict[str, Value]:
+    """The inputs of the model by name, without its parameters."""
+    view = host.view
+    return {
+        n: v for n, v in view.bindings.items() if v.op == "input" and v.attr("name") == n and n not in view.parameters
+    }

@@ -36,6 +36,11 @@ class Found:
     proposal: Proposal
     finding: Finding
 
+    @property
+    def replacement(self) -> Value | None:
+        """What is proposed in the place of what was found, if anything is."""
+        return next(iter(self.proposal.candidates), None)
+
 
 def found_in(host: Host, options: Options, request: Request) -> Iterator[Found]:
     """Every defect in a host graph and the graphs inside it, in the order in which the host computes them."""
@@ -49,7 +54,7 @@ def _in_graph(
     graph = Graph(host, context(view, options, ranges, weights.numbers), weights, path)
     scribe = Scribe(view)
     for proposal in _met(graph, request):
-        first = proposal.candidates[0] if proposal.candidates else None
+        first = next(iter(proposal.candidates), None)
         finding = scribe.finding(proposal, first, fixable=first is not None)
         yield Found(graph, proposal, replace(finding, node=f"{path}/{finding.node}") if path else finding)
     for name, body in host.bodies().items():

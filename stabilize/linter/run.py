@@ -2,26 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import cached_property
+from typing import TypeAlias, final
 
 from stabilize.graph.host import Host
 from stabilize.linter.analysis import Found, found_in
+from stabilize.linter.ascent import reached
+from stabilize.linter.proof import Named, Suspect
+from stabilize.linter.replay import replayed
+from stabilize.linter.witness import Witness
 from stabilize.passes.rule import Options
 from stabilize.pipeline import Request
 from stabilize.report import Finding, Report
 
+#: Told how much is done, 0 to 1, and what is looked at.
+Progress: TypeAlias = Callable[[float, str], None]
 
-def lint_host(host: Host, request: Request, model: str) -> Report:
+
+@final
+class Search:
+    """The search for witnesses. examples: gives inputs that the model runs on; asked once, and only when needed."""
+
+    def __init__(self, budget: float, seed: int, examples: Callable[[], Sequence[Named]]) -> None:
+        self._deadline = time.monotonic() + budget
+        self._seed = seed
+        self._find_examples = examples
+
+    @cached_property
+    def _examples(self) -> Sequence[Named]:
+        return self._find_examples()
+
+    def witness(self, found: Found, waiting: int) -> Witness | None:
+        """An input of the model if one is found, else of the expression. waiting: findings that come after this one."""
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            return None
+        suspect = Suspect.of(found, self._seed)
+        witness = None if suspect is None else replayed(suspect)
+        if suspect is None or witness is None or found.graph.path or not self._examples:
+            return witness
+        return reached(suspect, self._examples, time.monotonic() + left / (waiting + 1), self._seed) or witness
+
+
+def lint_host(host: Host, request: Request, model: str, search: Search | None, progress: Progress | None) -> Report:
     """The findings in a host graph and the graphs inside it, in the order in which they are computed."""
     options = Options(request.form, request.allow, host.kind, hazards=True)
-    return Report(model, findings=_distinct(_unproven(f) for f in found_in(host, options, request)))
+    every = list(found_in(host, options, request))
+    findings: list[Finding] = []
+    for i, found in enumerate(every):
+        if progress is not None:
+            progress(i / len(every), f"{found.finding.code} {found.finding.node}")
+        witness = None if search is None else search.witness(found, len(every) - i - 1)
+        findings.append(_graded(found, witness))
+    return Report(model, findings=_distinct(findings))
 
 
-def _unproven(found: Found) -> Finding:
+def _graded(found: Found, witness: Witness | None) -> Finding:
     """An error is a defect that an input was seen to cause; without one it is a warning."""
     finding = found.finding
-    return replace(finding, severity="warning") if finding.severity == "error" else finding
+    if witness is None:
+        return replace(finding, severity="warning") if finding.severity == "error" else finding
+    return replace(finding, witness=witness)
 
 
 def _distinct(findings: Iterable[Finding]) -> list[Finding]:

@@ -193,7 +193,7 @@ def certify_rewrite(
         return Certificate(False, refusal, "arb", ())
     key = (text, seed, approximate) if problem.shrunk and not problem.data else None
     if key is None or key not in _decided:
-        with _undisturbed():
+        with undisturbed():
             found = _Judge(problem, "arb" if size <= _ARB_ELEMENTS else "float64", seed, approximate).certificate()
         if key is None:
             return found
@@ -241,7 +241,7 @@ _MOST_DECIDED: Final = 512
 
 
 @contextmanager
-def _undisturbed() -> Generator[None]:
+def undisturbed() -> Generator[None]:
     """Torch on one thread (on tensors this small, waking the others costs more than the work), and without the
     anomaly mode that may be on to hunt the very NaN that is looked for here."""
     threads = torch.get_num_threads()

@@ -8,6 +8,7 @@ relies on exp(x) > 0 would be tried, and refused, on negative numbers.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Final
 
 from stabilize.formats import FORMATS, is_float
@@ -38,14 +39,15 @@ _FREED: Final = frozenset({"add", "sub", "mul", "div", "matmul", "where"})
 _DEPTH: Final = 6
 
 
-def cut(old: Value, new: Value) -> tuple[Value, ...]:
+def cut(old: Value, new: Value, usable: Container[Value] | None = None) -> tuple[Value, ...]:
     """The leaves on which `old` and `new` are to be compared, in topological order.
 
-    Inputs and opaque values end every path; constants are part of the expressions.
+    Inputs and opaque values end every path; constants are part of the expressions. Besides those, only `usable` values
+    are leaves, where it is given.
     """
     leaves: dict[int, Value] = {}
     for value in shared_frontier(new, old):
-        _open_restricted(value, leaves)
+        _open_restricted(value, leaves, usable)
     while True:
         reached = cone([old, new], leaves.values())
         leaves = {v.index: v for v in reached if v.index in leaves or v.op in _CLOSED}
@@ -58,18 +60,18 @@ def cut(old: Value, new: Value) -> tuple[Value, ...]:
         for value in fed:
             leaves.pop(value.index, None)
             for operand in value.operands:
-                _open_restricted(operand, leaves)
+                _open_restricted(operand, leaves, usable)
 
 
-def _open_restricted(value: Value, leaves: dict[int, Value]) -> None:
-    """Add `value` to the leaves, or what it is computed from when its range is restricted."""
+def _open_restricted(value: Value, leaves: dict[int, Value], usable: Container[Value] | None) -> None:
+    """Add `value` to the leaves, or what it is computed from when its range is restricted or it is not usable."""
     stack, seen = [value], set[int]()
     while stack:
         each = stack.pop()
         if each.index in seen or each.op in _LITERAL:
             continue
         seen.add(each.index)
-        if each.op not in _CLOSED and _is_restricted(each):
+        if each.op not in _CLOSED and (_is_restricted(each) or not (usable is None or each in usable)):
             stack.extend(each.operands)
         else:
             leaves[each.index] = each

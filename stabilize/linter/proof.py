@@ -1,0 +1,216 @@
+"""A defect whose expression breaks on small shapes, and whether the model's own runtime breaks on given inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias, cast, final
+
+import torch
+
+from stabilize.errors import ModelError, UsageError
+from stabilize.formats import FORMATS
+from stabilize.frontends.onnx_run import OnnxRunner
+from stabilize.graph.host import Host, Piece
+from stabilize.graph.value import Dim, Value
+from stabilize.linter.analysis import Found
+from stabilize.verify.breakage import SHARE, Breakage, search
+from stabilize.verify.execute import execute, torch_dtype
+from stabilize.verify.shrink import rebuild
+from stabilize.verify.slice import cut
+
+Named: TypeAlias = Mapping[str, torch.Tensor]
+"""Tensors by the names of host values."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What is wrong, in words. lost: NaN or infinite, or a wrong index; else a number that is far off."""
+
+    text: str
+    lost: bool
+
+
+@final
+@dataclass(frozen=True)
+class Suspect:
+    """A defect whose expression breaks.
+
+    leaves: what its expression is computed from, all of them values of the host. data: of those that stay as they are.
+    """
+
+    found: Found
+    leaves: tuple[Value, ...]
+    data: Mapping[Value, torch.Tensor]
+    breakage: Breakage
+
+    @staticmethod
+    def of(found: Found, seed: int) -> Suspect | None:
+        """None when no input is found on which it breaks."""
+        graph, old, new = found.graph, found.proposal.old, found.replacement
+        names = graph.host.view.names()
+        leaves = cut(old, new or old, names)
+        if old not in names or any(leaf not in names for leaf in leaves):
+            return None
+        data = {leaf: t for leaf in leaves if (t := graph.weights.tensor(leaf)) is not None}
+
+        def bounds(leaf: Value) -> tuple[float, float]:
+            r = graph.ctx.ranges.of(leaf)
+            return r.lo, r.hi
+
+        breakage = search(old, new, leaves, bounds, data, seed=seed, gradients=graph.host.kind == "fx")
+        return None if breakage is None else Suspect(found, leaves, data, breakage)
+
+    @property
+    def host(self) -> Host:
+        return self.found.graph.host
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Of the leaves in the host."""
+        names = self.host.view.names()
+        return [names[leaf][0] for leaf in self.leaves]
+
+    @cached_property
+    def target(self) -> str:
+        """The host value that breaks."""
+        return self.host.view.names()[self.found.proposal.old][0]
+
+    @cached_property
+    def sizes(self) -> dict[Dim, int]:
+        """A size for every symbol: what it was when the host was made, else that of the small tensors."""
+        found: dict[Dim, int] = {}
+        found.update(self.host.sizes)
+        for leaf, small in zip(self.leaves, self.breakage.tensors, strict=True):
+            found.update((d, n) for d, n in _symbols(leaf, small) if d not in found)
+        return found
+
+    def shape(self, value: Value) -> tuple[int, ...]:
+        """Of a value of the host; UsageError when a size is not known."""
+        if any(isinstance(d, str) and d not in self.sizes for d in value.shape):
+            raise UsageError(f"the size of {value.shape} is not known")
+        return tuple(d if isinstance(d, int) else self.sizes[d] for d in value.shape)
+
+    # --- running ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _runs(self) -> dict[tuple[tuple[str, ...], tuple[str, ...]], Run]:
+        return {}
+
+    @cached_property
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """Leaves whose data the host holds."""
+        held = ((name, self.host.tensor(leaf)) for name, leaf in zip(self.names, self.leaves, strict=True))
+        return {name: tensor for name, tensor in held if tensor is not None}
+
+    def run(self, given: Sequence[str], wanted: Sequence[str]) -> Run:
+        """What computes host values from others."""
+        key = tuple(given), tuple(wanted)
+        if key not in self._runs:
+            self._runs[key] = Run(self.host.piece(given, wanted))
+        return self._runs[key]
+
+    def outcome(self, given: Named) -> Outcome | None:
+        """What the runtime computes wrongly from these host values; None when it is right, or wrong before.
+
+        StabilizeError when it cannot be run.
+        """
+        of_gradient = self.breakage.first.gradient is not None
+        if of_gradient:
+            given = {n: t.detach().clone().requires_grad_(t.is_floating_point()) for n, t in given.items()}
+        values = self.values(given)
+        leaves = {leaf: values[name] for name, leaf in zip(self.names, self.leaves, strict=True)}
+        if not all(bool(torch.isfinite(t).all()) for t in leaves.values()):
+            return None
+        if of_gradient:
+            return self._gradient(values)
+        return self._value(values[self.target].detach(), {leaf: t.detach() for leaf, t in leaves.items()})
+
+    def values(self, given: Named) -> dict[str, torch.Tensor]:
+        """The leaves and the value that breaks, by name, computed from `given`."""
+        known = {**self._weights, **given}
+        wanted = [*(name for name in self.names if name not in known), self.target]
+        return {**known, **dict(zip(wanted, self.run(list(given), wanted)(given), strict=True))}
+
+    def _value(self, result: torch.Tensor, leaves: Mapping[Value, torch.Tensor]) -> Outcome | None:
+        if result.dtype != torch_dtype(self.found.proposal.old.dtype):
+            return None
+        right = self._right(leaves)
+        wrong = _wrong(result, right)
+        if not bool(wrong.any()):
+            return None
+        lost = wrong & ~torch.isfinite(result)
+        index = tuple(int(i) for i in (lost if bool(lost.any()) else wrong).nonzero()[0])
+        place = f"{self.target}[{', '.join(map(str, index))}]" if index else self.target
+        text = f"{place} is {float(result[index]):.6g}"
+        if right is not None:
+            text += f" where {float(right[index]):.6g} is right"
+        return Outcome(text, bool(lost.any()) or not result.is_floating_point())
+
+    def _right(self, leaves: Mapping[Value, torch.Tensor]) -> torch.Tensor | None:
+        """What is proposed instead, in float64 (integers as they are): the small one was judged exactly."""
+        old, new = self.found.proposal.old, self.found.replacement
+        if new is None:
+            return None
+        sizes = dict(self.sizes)
+        for leaf, tensor in leaves.items():
+            sizes.update(_symbols(leaf, tensor))
+        twins = rebuild([old, new], self.leaves, sizes, widened=True)
+        wide = {twins[v.index]: t.double() if t.is_floating_point() else t for v, t in leaves.items()}
+        with torch.no_grad():
+            return execute([twins[new.index]], wide)[0]
+
+    def _gradient(self, values: Named) -> Outcome | None:
+        """Whether a gradient of a finite result is NaN."""
+        assert self.breakage.first.gradient is not None
+        name = self.names[self.breakage.first.gradient]
+        result, wrt = values[self.target], values[name]
+        if not result.requires_grad or not wrt.requires_grad or not bool(torch.isfinite(result).all()):
+            return None
+        (slope,) = torch.autograd.grad(result.sum(), [wrt], allow_unused=True, materialize_grads=True)
+        if not bool(slope.isnan().any()):
+            return None
+        index = ", ".join(str(int(i)) for i in slope.isnan().nonzero()[0])
+        return Outcome(f"the gradient of {self.target} with respect to {name} is nan at [{index}]", lost=True)
+
+
+@final
+class Run:
+    """A piece in the host's runtime."""
+
+    def __init__(self, piece: Piece) -> None:
+        self.piece = piece
+        module = piece.model
+        self._runner = None if isinstance(module, torch.nn.Module) else OnnxRunner(module, "a part of the model")
+
+    def __call__(self, given: Named) -> list[torch.Tensor]:
+        """Its results; ModelError when it fails, UsageError when it needs more than what is given."""
+        missing = [name for name in self.piece.inputs if name not in given]
+        if missing:
+            raise UsageError(f"a part of the model needs {missing[0]!r} as well")
+        given = {name: given[name] for name in self.piece.inputs}
+        if self._runner is not None:
+            return self._runner.run(given)
+        try:
+            return list(cast("Callable[..., tuple[torch.Tensor, ...]]", self.piece.model)(*given.values()))
+        except Exception as error:  # operators of any library may be in it
+            raise ModelError(f"a part of the model does not run by itself: {error}") from error
+
+
+def _symbols(value: Value, tensor: torch.Tensor) -> list[tuple[Dim, int]]:
+    """The symbolic sizes of a value, as its tensor has them."""
+    return [(d, int(n)) for d, n in zip(value.shape, tensor.shape, strict=True) if isinstance(d, str)]
+
+
+def _wrong(result: torch.Tensor, right: torch.Tensor | None) -> torch.Tensor:
+    """Elements that are not what they should be."""
+    if right is None:
+        return ~torch.isfinite(result)
+    if not result.is_floating_point():
+        return result != right
+    fmt = FORMATS[str(result.dtype).removeprefix("torch.")]
+    held = torch.isfinite(right) & (right.abs() <= fmt.max)
+    off = (result.double() - right).abs() > torch.clamp(right.abs() * SHARE, min=2 * fmt.min_normal)
+    return held & (~torch.isfinite(result) | off)

@@ -1,0 +1,276 @@
+"""An input on which an expression breaks: looked for on small shapes, judged against arbitrary precision.
+
+The families of a certificate are tried, the ordinary ones first, moved into the ranges that are known. Of the first
+that breaks, the smallest multiple that still does is taken, in round numbers where those do: a witness is to be
+believed at a glance.
+
+An expression breaks at an element that is NaN or infinite where the exact result is a number of the format, or that is
+another index or truth value. Where no other expression is proposed (a logarithm of 0, a number beyond its format)
+whatever is not finite counts. Failing that, a gradient that is NaN where all results are finite; failing that, an
+element that is off by more than a sixteenth of the exact result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeAlias, cast, final
+
+import numpy as np
+import torch
+from flint import arb
+
+from stabilize.errors import UsageError
+from stabilize.formats import FORMATS, is_float
+from stabilize.graph.text import show
+from stabilize.graph.value import Value, cone
+from stabilize.verify.certificate import undisturbed
+from stabilize.verify.compare import AnyArray, Bools, errors_of
+from stabilize.verify.execute import execute
+from stabilize.verify.inputs import Family, families
+from stabilize.verify.oracle import evaluate
+from stabilize.verify.shrink import Problem, full_size, shrink
+
+Bounds: TypeAlias = tuple[float, float]
+Tensors: TypeAlias = Mapping[Value, torch.Tensor]
+
+#: Inputs of which nothing is known are ordinary numbers: no larger than this, or their format's largest.
+ORDINARY: Final = 1e4
+#: What is further off than this share of the exact result is wrong.
+SHARE: Final = 1 / 16
+#: Of an alternative in the same format: where both agree to this, neither is looked at more closely.
+_AGREE: Final = 1 / 64
+_HALVINGS: Final = 12
+_DIGITS: Final = (1, 2, 3)
+_MOST_ELEMENTS: Final = 4096
+_MOST_OPERATIONS: Final = 256
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Break:
+    """One element that is wrong.
+
+    exact: None where the formula has no value. gradient: position of the leaf whose gradient it is, None for a result.
+    lost: NaN, infinite or another index, rather than a number that is far off.
+    """
+
+    index: tuple[int, ...]
+    computed: float
+    exact: float | None
+    gradient: int | None = None
+    lost: bool = True
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Breakage:
+    """Small tensors for the leaves of a problem, in their order, and what breaks on them."""
+
+    problem: Problem
+    tensors: tuple[torch.Tensor, ...]
+    first: Break
+
+
+def search(
+    old: Value,
+    new: Value | None,
+    leaves: Sequence[Value],
+    bounds: Callable[[Value], Bounds],
+    data: Tensors,
+    *,
+    seed: int = 0,
+    gradients: bool = False,
+) -> Breakage | None:
+    """An input on which `old` breaks; None when none is found.
+
+    new: what is proposed in its place, None where nothing is. leaves: what the input consists of. bounds: of a leaf,
+    as far as they are known. data: of leaves that are not free. gradients: whether they count.
+    """
+    known = {leaf: tensor for leaf, tensor in data.items() if leaf in leaves}
+    if any(leaf.dtype == "other" for leaf in leaves):
+        return None
+    problem = shrink(old, new or old, leaves, known) or full_size(old, new or old, leaves, known)
+    values = [] if problem is None else cone([problem.old, problem.new], problem.leaves)
+    if problem is None or len(values) > _MOST_OPERATIONS or _elements(values) > _MOST_ELEMENTS:
+        return None
+    limits = [ordinary(leaf, bounds(leaf)) for leaf in leaves]
+    text = f"{show([problem.old, problem.new])} within {limits} without gradients of {sorted(map(str, problem.frozen))}"
+    key = None if problem.data else (text, seed, gradients, new is None)
+    if key is None or key not in _searched:
+        with undisturbed():
+            found = _Search(problem, limits, new is not None, gradients).run(seed)
+        if key is None:
+            return found
+        _searched[key] = found
+        while len(_searched) > _MOST_SEARCHED:
+            _searched.popitem(last=False)
+    return _searched[key]
+
+
+#: The layers of a network pose the same small problem many times.
+_searched: OrderedDict[tuple[str, int, bool, bool], Breakage | None] = OrderedDict()
+_MOST_SEARCHED: Final = 512
+
+
+def _elements(values: Sequence[Value]) -> int:
+    return max(math.prod(max(d, 1) for d in v.shape if isinstance(d, int)) for v in values)
+
+
+def ordinary(leaf: Value, known: Bounds) -> Bounds:
+    """The numbers that a leaf is given: ordinary ones among those that are possible."""
+    if not is_float(leaf.dtype):
+        return known
+    most = min(ORDINARY, FORMATS[leaf.dtype].max)
+    low, high = max(known[0], -FORMATS[leaf.dtype].max), min(known[1], FORMATS[leaf.dtype].max)
+    return (max(low, -most) if low < most else low), (min(high, most) if high > -most else high)
+
+
+@final
+class _Search:
+    """Tries families of inputs on one problem."""
+
+    def __init__(self, problem: Problem, limits: Sequence[Bounds], repaired: bool, gradients: bool) -> None:
+        self.problem, self.repaired = problem, repaired
+        self.limits = dict(zip(problem.leaves, limits, strict=True))
+        self.wrt = [leaf for leaf in problem.leaves if is_float(leaf.dtype) and leaf not in problem.frozen]
+        self.gradients = gradients and bool(self.wrt) and is_float(problem.old.dtype)
+
+    def run(self, seed: int) -> Breakage | None:
+        tried = [self._moved(f.tensors) for f in self._families(seed)]
+        for breaks in (self._lost, *((self._gradient,) if self.gradients else ()), self._off):
+            for tensors in tried:
+                if breaks(tensors) is not None:
+                    mild = self._milder(tensors, breaks)
+                    first = breaks(mild)
+                    assert first is not None
+                    return Breakage(self.problem, tuple(mild[leaf] for leaf in self.problem.leaves), first)
+        return None
+
+    def _families(self, seed: int) -> Generator[Family]:
+        roots = [self.problem.old, self.problem.new]
+        yield from (f for f in families(roots, self.problem.leaves, self.problem.data, seed) if not f.poisoned)
+
+    def _moved(self, tensors: Tensors) -> dict[Value, torch.Tensor]:
+        """Into the ranges. Data stays what it is."""
+        return {
+            leaf: within(tensor, *self.limits[leaf]) if self._is_free(leaf) else tensor
+            for leaf, tensor in tensors.items()
+        }
+
+    def _is_free(self, leaf: Value) -> bool:
+        return is_float(leaf.dtype) and leaf not in self.problem.data
+
+    def _milder(self, tensors: Tensors, breaks: Callable[[Tensors], Break | None]) -> Tensors:
+        """The smallest multiple that still breaks, and round numbers."""
+        good, bad, mildest = 0.0, 1.0, tensors
+        for _ in range(_HALVINGS):
+            middle = (good + bad) / 2
+            scaled = self._changed(tensors, partial(_times, middle))
+            if breaks(scaled) is None:
+                good = middle
+            else:
+                bad, mildest = middle, scaled
+        for digits in _DIGITS:
+            rounded = self._changed(mildest, partial(_rounded, digits))
+            if breaks(rounded) is not None:
+                return rounded
+        return mildest
+
+    def _changed(self, tensors: Tensors, change: Callable[[torch.Tensor], torch.Tensor]) -> dict[Value, torch.Tensor]:
+        return self._moved({v: change(t) if self._is_free(v) else t for v, t in tensors.items()})
+
+    # --- what breaks ------------------------------------------------------------------------------------------
+
+    def _lost(self, tensors: Tensors) -> Break | None:
+        return self._value(tensors, far_off=False)
+
+    def _off(self, tensors: Tensors) -> Break | None:
+        return self._value(tensors, far_off=True) if self.repaired else None
+
+    def _value(self, tensors: Tensors, far_off: bool) -> Break | None:
+        try:
+            (computed,) = execute([self.problem.old], tensors)
+            suspicious = self._suspicious(computed, tensors, far_off)
+            if not suspicious.any():
+                return None
+            (exact,) = evaluate([self.problem.old], tensors, max_bits=2**13)
+        except (RuntimeError, IndexError, UsageError):
+            return None  # these inputs do not suit the expression
+        wrong = suspicious & self._wrong(computed, exact, far_off)
+        if not wrong.any():
+            return None
+        index = tuple(int(i) for i in np.argwhere(wrong)[0])
+        return Break(index, float(computed[index]), _number(exact[index]), lost=not far_off)
+
+    def _suspicious(self, computed: torch.Tensor, tensors: Tensors, far_off: bool) -> Bools:
+        """Elements to look at: not finite, or other than those of what is proposed instead."""
+        finite = torch.isfinite(computed)
+        if self.repaired and (far_off or not computed.is_floating_point()):
+            (other,) = execute([self.problem.new], tensors)
+            size = computed.double().abs()
+            finite &= (computed.double() - other.double()).abs() <= _AGREE * size
+        return np.asarray(~finite.numpy(), dtype=bool)
+
+    def _wrong(self, computed: torch.Tensor, exact: AnyArray, far_off: bool) -> Bools:
+        errors = errors_of(computed, exact)
+        if not computed.is_floating_point():
+            return np.asarray(errors.known & np.isinf(errors.ulps), dtype=bool)
+        fmt = FORMATS[self.problem.old.dtype]
+        lost = ~np.isfinite(computed.double().numpy())
+        if not self.repaired:
+            return np.asarray(lost, dtype=bool)
+        size = np.array([abs(_number(x) or 0.0) for x in exact.flat], dtype=np.float64).reshape(exact.shape)
+        held = np.array([_number(x) is not None for x in exact.flat], dtype=bool).reshape(exact.shape)
+        held &= (size <= fmt.max) & errors.known
+        with np.errstate(all="ignore"):
+            off = errors.absolute > np.maximum(SHARE * size, 2 * fmt.min_normal)
+        return np.asarray(held & (lost | off if far_off else lost), dtype=bool)
+
+    def _gradient(self, tensors: Tensors) -> Break | None:
+        leaves = dict(tensors)
+        for leaf in self.wrt:
+            leaves[leaf] = leaves[leaf].detach().clone().requires_grad_()
+        try:
+            (result,) = execute([self.problem.old], leaves)
+        except (RuntimeError, IndexError, UsageError):
+            return None
+        if not result.requires_grad or not bool(torch.isfinite(result).all()):
+            return None
+        wanted = [leaves[leaf] for leaf in self.wrt]
+        found = torch.autograd.grad(result.sum(), wanted, allow_unused=True, materialize_grads=True)
+        for leaf, slope in zip(self.wrt, found, strict=True):
+            if bool(slope.isnan().any()):
+                index = tuple(int(i) for i in slope.isnan().nonzero()[0])
+                return Break(index, math.nan, None, self.problem.leaves.index(leaf))
+        return None
+
+
+def within(tensor: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    """Made smaller as a whole where that suffices, so that what differs still does; then entry by entry."""
+    if tensor.numel() and low <= 0 <= high:
+        least, most = float(tensor.min()), float(tensor.max())
+        factor = min(high / most if most > high else 1.0, low / least if least < low else 1.0)
+        if 0 < factor < 1:
+            tensor = tensor * factor
+    return tensor.clamp(low, high)
+
+
+def _number(exact: object) -> float | None:
+    """An exact value as a float; None where the formula has none or it is not known."""
+    number = float(cast("arb | float", exact))
+    return number if math.isfinite(number) else None
+
+
+def _times(factor: float, tensor: torch.Tensor) -> torch.Tensor:
+    return tensor * factor
+
+
+def _rounded(digits: int, tensor: torch.Tensor) -> torch.Tensor:
+    """To significant decimal digits."""
+    wide = tensor.double()
+    scale = torch.pow(10.0, digits - 1 - wide.abs().clamp(min=1e-300).log10().floor())
+    return torch.where(wide == 0, wide, (wide * scale).round() / scale).to(tensor.dtype)
