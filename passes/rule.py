@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, TypeAlias, final
 
 from stabilize.formats import Format
@@ -32,12 +33,17 @@ class Options:
     hazards: bool = False
 
 
+#: Where an infinity meets another, or 0.
+_SUMS = frozenset({"add", "sub", "mul", "sum", "mean", "matmul"})
+
+
 @final
 @dataclass(frozen=True)
 class Context:
     """The readings of one graph that rules share.
 
     branches: values that nothing but one side of one `where` uses, with its condition, and what that is then.
+    outputs: what leaves the model. parameters: inputs that are weights.
     """
 
     engine: Engine
@@ -45,6 +51,8 @@ class Context:
     emitter: Emitter
     options: Options = field(default_factory=Options)
     branches: Mapping[Value, tuple[Value, bool]] = field(default_factory=dict[Value, tuple[Value, bool]])
+    outputs: tuple[Value, ...] = ()
+    parameters: frozenset[Value] = frozenset()
 
     @property
     def builder(self) -> Builder:
@@ -52,6 +60,36 @@ class Context:
 
     def broken(self, value: Value) -> bool:
         return self.ranges.of(value).broken
+
+    def is_parameter(self, value: Value) -> bool:
+        return value in self.parameters
+
+    def of_data(self, value: Value) -> bool:
+        """Whether `value` depends on what the model is given, not on its weights alone."""
+        known = self._of_data
+        for each in cone([value], known):
+            if each not in known:
+                own = each.op == "opaque" or (each.op == "input" and each not in self.parameters)
+                known[each] = own or any(known[o] for o in each.operands)
+        return known[value]
+
+    @cached_property
+    def _of_data(self) -> dict[Value, bool]:
+        return {}
+
+    @cached_property
+    def escaping(self) -> frozenset[Value]:
+        """Values whose infinity, where they pass their format, comes out of the model as an infinity or NaN."""
+        found, stack = set[Value](), [v for v in self.outputs if self.ranges.of(v).big]
+        broken = (v for v in cone(self.outputs) if v.op in _SUMS and self.broken(v))
+        stack.extend(o for v in broken for o in v.operands if self.ranges.of(o).big)
+        while stack:
+            value = stack.pop()
+            if value not in found:
+                found.add(value)
+                operands = value.operands[:1] if value.op == "div" else value.operands
+                stack.extend(o for o in operands if self.ranges.of(o).big)
+        return frozenset(found)
 
     def bounds(self, value: Value, form: Linear) -> tuple[float, float]:
         """(lo, hi) of a linear form over the reals, where `value` is looked at: a branch is, where it is taken."""
@@ -125,7 +163,9 @@ class Rule:
     """A defect and its repair. `documentation` is the rule's own page (the docstring of its module).
 
     `ops`: the primitives a match can end in; `severity`: of a finding by this rule when it breaks; `condition`: which
-    inputs break it in a format, where that is not a matter of exponents.
+    inputs break it in a format, where that is not a matter of exponents. `poles`: whatever is not finite is wrong, also
+    where the formula has no value or one beyond the format. `honest`: an infinity is the right result of the
+    expression, and a defect only of a model whose output it reaches.
     """
 
     code: str
@@ -135,6 +175,8 @@ class Rule:
     documentation: str | None
     severity: Severity = "error"
     condition: Callable[[Format], str] | None = None
+    poles: bool = False
+    honest: bool = False
 
     @property
     def reason(self) -> str:

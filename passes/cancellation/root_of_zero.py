@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from stabilize.graph.value import Value
 from stabilize.passes.cancellation.shapes import may_vanish
-from stabilize.passes.rule import Context, Proposal, Rule
+from stabilize.passes.rule import Context, Proposal, Rule, Severity
 from stabilize.passes.scaled import number_of
 
 _MESSAGE = 'the gradient is NaN where the root is 0: taken as 0 with allow="approximate"'
@@ -40,10 +40,14 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     power = number_of(value.operands[1]) if value.op == "pow" else None
     if ctx.options.host != "fx" or (value.op == "pow" and not (power is not None and 0 < power < 1)):
         return None
-    if r.op != "mul" or r.operands[0] is r.operands[1] or not may_vanish(r) or ctx.broken(value):
+    product = r.op == "mul" and r.operands[0] is not r.operands[1]
+    if not (product or ctx.options.hazards) or not may_vanish(r) or ctx.broken(value):
         return None
     if ctx.options.allow != "approximate":
-        return RULE.proposal(value, safety="approximate", message=_MESSAGE)
+        severity: Severity | None = None
+        if ctx.options.hazards:  # a lint shows an input that breaks it; slopes of relu are put to 0 by selection
+            severity = "error" if product else "warning"
+        return RULE.proposal(value, safety="approximate", message=_MESSAGE, severity=severity)
     b = ctx.builder
     zero = b.apply("eq", r, 0.0)
     root = b.make(value.op, b.apply("where", zero, 1.0, r), *value.operands[1:])

@@ -28,22 +28,41 @@ Pedregosa et al., scikit-learn (its zero_division, for precision and recall), JM
 
 from __future__ import annotations
 
-from stabilize.graph.value import Value
+from itertools import islice
+
+from stabilize.formats import is_float
+from stabilize.graph.value import Value, latest_first
 from stabilize.passes.cancellation.shapes import may_vanish
-from stabilize.passes.rule import Context, Proposal, Rule
+from stabilize.passes.rule import Context, Proposal, Rule, Severity
+
+_NEAR = 32
 
 _MESSAGE = 'NaN where every term of the divisor is 0: guarded with allow="approximate"'
 
 
 def match(ctx: Context, value: Value) -> Proposal | None:
     top, bottom = value.operands
-    if not _is_sum(bottom) or not may_vanish(bottom) or ctx.ranges.of(bottom).lo > 0 or ctx.broken(value):
+    if not is_found(value) or ctx.ranges.of(bottom).lo > 0 or ctx.broken(value):
         return None
     if ctx.options.allow != "approximate":
-        return RULE.proposal(value, safety="approximate", message=_MESSAGE)
+        # a lint asks for an input that breaks it: rectified terms are all 0 for ordinary ones, masks for empty ones
+        severity: Severity | None = ("warning" if _is_mask(bottom) else "error") if ctx.options.hazards else None
+        return RULE.proposal(value, safety="approximate", message=_MESSAGE, severity=severity)
     b = ctx.builder
     kept = b.apply("where", b.apply("eq", bottom, 0.0), 1.0, bottom)
     return RULE.proposal(value, b.make("div", top, kept), safety="approximate", message=_MESSAGE)
+
+
+def is_found(value: Value) -> bool:
+    """Whether the divisor is a sum of terms that are all 0 for some inputs."""
+    bottom = value.operands[1]
+    return _is_sum(bottom) and may_vanish(bottom)
+
+
+def _is_mask(bottom: Value) -> bool:
+    """Whether it counts."""
+    near = islice(latest_first(bottom), _NEAR)
+    return any(v.op == "cast" and not is_float(v.operands[0].dtype) for v in near)
 
 
 def _is_sum(value: Value) -> bool:
@@ -52,4 +71,4 @@ def _is_sum(value: Value) -> bool:
     return value.op in ("sum", "mean", "add")
 
 
-RULE = Rule("STB431", "zero-over-zero", frozenset({"div"}), match, __doc__, "info")
+RULE = Rule("STB431", "zero-over-zero", frozenset({"div"}), match, __doc__, "info", poles=True)

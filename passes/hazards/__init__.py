@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from stabilize.passes.hazards import (
+    beyond_format,
+    division_by_zero,
+    indeterminate_form,
+    log_of_zero,
+    unbounded_exponential,
+)
 from stabilize.passes.rule import Rule
 
 #: Asked in this order, after every rule that repairs.
-HAZARDS: tuple[Rule, ...] = ()
+HAZARDS: tuple[Rule, ...] = (
+    log_of_zero.RULE,
+    beyond_format.RULE,
+    indeterminate_form.RULE,
+    division_by_zero.RULE,
+    unbounded_exponential.RULE,
+)

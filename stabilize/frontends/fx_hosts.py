@@ -166,7 +166,10 @@ class ExportedHost(FxHost):
 
     @property
     def examples(self) -> dict[str, torch.Tensor]:
-        leaves = pytree.tree_leaves(self.exported.example_inputs)
+        return self.named(pytree.tree_leaves(self.exported.example_inputs))
+
+    def named(self, leaves: Sequence[object]) -> dict[str, torch.Tensor]:
+        """The tensors among the (flat) arguments of a call, by the names of inputs; none when they are not as many."""
         specs = [s.arg for s in self.exported.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]
         if len(leaves) != len(specs):
             return {}

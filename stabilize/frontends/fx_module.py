@@ -92,6 +92,7 @@ class ModuleHost:
         args, kwargs = positional(positional_names(type(module)), args, kwargs)
         call = Call(args, kwargs, shapes=later.dynamic_shapes)
         self.modes = _autocast()
+        self._leaves: list[object] = pytree.tree_leaves((args, dict(kwargs)))
         self.captured = self.inner = ExportedHost(export(module, call, self.modes), self.modes)
 
     @property
@@ -106,7 +107,8 @@ class ModuleHost:
 
     @property
     def examples(self) -> Mapping[str, torch.Tensor]:
-        return self.inner.examples
+        """Those of the call; the program was captured with empty ones."""
+        return self.inner.named(self._leaves)
 
     @property
     def sizes(self) -> Mapping[str, int]:

@@ -37,10 +37,13 @@ def reached(suspect: Suspect, examples: Sequence[Named], deadline: float, seed: 
     examples: inputs that the model runs on.
     """
     far_off: Witness | None = None
+    honest = suspect.found.proposal.rule.honest
     with undisturbed():
         try:
             for given in (tries := _Tries(suspect, examples, seed)):
                 outcome = suspect.outcome(given)
+                if outcome is not None and honest and not _outputs(suspect, given):
+                    outcome = None
                 if outcome is not None and outcome.lost:
                     given, outcome = _milder(suspect, tries, given, outcome, deadline)
                     return _witness(suspect, given, outcome)
@@ -54,9 +57,10 @@ def reached(suspect: Suspect, examples: Sequence[Named], deadline: float, seed: 
 
 
 def _milder(suspect: Suspect, tries: _Tries, given: Named, outcome: Outcome, deadline: float) -> tuple[Named, Outcome]:
-    """A small multiple on which it is still lost, and what it gives."""
-    good, bad, mildest = 0.0, 1.0, given
-    for _ in range(_HALVINGS):
+    """A small multiple, with entries of 1 at least, on which it is still lost, and what it gives."""
+    largest = max((float(given[n].abs().max()) for n in tries.limits if given[n].numel()), default=0.0)
+    good, bad, mildest = min(1.0, 1.0 / largest) if largest else 1.0, 1.0, given
+    for _ in range(_HALVINGS if good < bad else 0):
         if time.monotonic() > deadline:
             break
         middle = (good + bad) / 2
@@ -87,7 +91,7 @@ def _outputs(suspect: Suspect, given: Named) -> str:
     for name, result in zip(outputs, results, strict=True):
         lost = result[~torch.isfinite(result)]
         if lost.numel():
-            return f"; output {name} is {float(lost.flatten()[0]):g}"
+            return f"; output {name} is {float(lost.detach().flatten()[0]):g}"
     return ""
 
 

@@ -15,7 +15,7 @@ from stabilize.frontends.onnx_run import OnnxRunner
 from stabilize.graph.host import Host, Piece
 from stabilize.graph.value import Dim, Value
 from stabilize.linter.analysis import Found
-from stabilize.verify.breakage import SHARE, Breakage, search
+from stabilize.verify.breakage import SHARE, Breakage, is_overflow, search
 from stabilize.verify.execute import execute, torch_dtype
 from stabilize.verify.shrink import rebuild
 from stabilize.verify.slice import cut
@@ -60,7 +60,16 @@ class Suspect:
             r = graph.ctx.ranges.of(leaf)
             return r.lo, r.hi
 
-        breakage = search(old, new, leaves, bounds, data, seed=seed, gradients=graph.host.kind == "fx")
+        breakage = search(
+            old,
+            new,
+            leaves,
+            bounds,
+            data,
+            seed=seed,
+            gradients=graph.host.kind == "fx",
+            poles=found.proposal.rule.poles,
+        )
         return None if breakage is None else Suspect(found, leaves, data, breakage)
 
     @property
@@ -120,7 +129,12 @@ class Suspect:
         of_gradient = self.breakage.first.gradient is not None
         if of_gradient:
             given = {n: t.detach().clone().requires_grad_(t.is_floating_point()) for n, t in given.items()}
-        values = self.values(given)
+        try:
+            values = self.values(given)
+        except ModelError as error:
+            if not is_overflow(error):
+                raise
+            return Outcome(f"{self.target} fails: {error.__cause__}", lost=True)
         leaves = {leaf: values[name] for name, leaf in zip(self.names, self.leaves, strict=True)}
         if not all(bool(torch.isfinite(t).all()) for t in leaves.values()):
             return None
@@ -137,7 +151,7 @@ class Suspect:
     def _value(self, result: torch.Tensor, leaves: Mapping[Value, torch.Tensor]) -> Outcome | None:
         if result.dtype != torch_dtype(self.found.proposal.old.dtype):
             return None
-        right = self._right(leaves)
+        right = None if self.found.proposal.rule.poles else self._right(leaves)
         wrong = _wrong(result, right)
         if not bool(wrong.any()):
             return None
@@ -149,11 +163,11 @@ class Suspect:
             text += f" where {float(right[index]):.6g} is right"
         return Outcome(text, bool(lost.any()) or not result.is_floating_point())
 
-    def _right(self, leaves: Mapping[Value, torch.Tensor]) -> torch.Tensor | None:
-        """What is proposed instead, in float64 (integers as they are): the small one was judged exactly."""
-        old, new = self.found.proposal.old, self.found.replacement
-        if new is None:
-            return None
+    def _right(self, leaves: Mapping[Value, torch.Tensor]) -> torch.Tensor:
+        """What is proposed instead, else the expression itself, in float64 (integers as they are): the small one was
+        judged exactly."""
+        old = self.found.proposal.old
+        new = self.found.replacement or old
         sizes = dict(self.sizes)
         for leaf, tensor in leaves.items():
             sizes.update(_symbols(leaf, tensor))
@@ -213,4 +227,5 @@ def _wrong(result: torch.Tensor, right: torch.Tensor | None) -> torch.Tensor:
     fmt = FORMATS[str(result.dtype).removeprefix("torch.")]
     held = torch.isfinite(right) & (right.abs() <= fmt.max)
     off = (result.double() - right).abs() > torch.clamp(right.abs() * SHARE, min=2 * fmt.min_normal)
-    return held & (~torch.isfinite(result) | off)
+    unknown = torch.isnan(right) & torch.isnan(result)  # float64 does not hold what is on the way either
+    return (held & (~torch.isfinite(result) | off)) | unknown

@@ -5,9 +5,9 @@ that breaks, the smallest multiple that still does is taken, in round numbers wh
 believed at a glance.
 
 An expression breaks at an element that is NaN or infinite where the exact result is a number of the format, or that is
-another index or truth value. Where no other expression is proposed (a logarithm of 0, a number beyond its format)
-whatever is not finite counts. Failing that, a gradient that is NaN where all results are finite; failing that, an
-element that is off by more than a sixteenth of the exact result.
+another index or truth value. Of poles (a logarithm of 0, a number beyond its format) whatever is not finite counts.
+Failing that, a gradient that is NaN where all results are finite; failing that, an element that is off by more than a
+sixteenth of the exact result.
 """
 
 from __future__ import annotations
@@ -84,11 +84,13 @@ def search(
     *,
     seed: int = 0,
     gradients: bool = False,
+    poles: bool = False,
 ) -> Breakage | None:
     """An input on which `old` breaks; None when none is found.
 
     new: what is proposed in its place, None where nothing is. leaves: what the input consists of. bounds: of a leaf,
-    as far as they are known. data: of leaves that are not free. gradients: whether they count.
+    as far as they are known. data: of leaves that are not free. gradients: whether they count. poles: whether whatever
+    is not finite counts.
     """
     known = {leaf: tensor for leaf, tensor in data.items() if leaf in leaves}
     if any(leaf.dtype == "other" for leaf in leaves):
@@ -99,10 +101,10 @@ def search(
         return None
     limits = [ordinary(leaf, bounds(leaf)) for leaf in leaves]
     text = f"{show([problem.old, problem.new])} within {limits} without gradients of {sorted(map(str, problem.frozen))}"
-    key = None if problem.data else (text, seed, gradients, new is None)
+    key = None if problem.data else (text, seed, gradients, new is None, poles)
     if key is None or key not in _searched:
         with undisturbed():
-            found = _Search(problem, limits, new is not None, gradients).run(seed)
+            found = _Search(problem, limits, new is not None, gradients, poles).run(seed)
         if key is None:
             return found
         _searched[key] = found
@@ -112,7 +114,7 @@ def search(
 
 
 #: The layers of a network pose the same small problem many times.
-_searched: OrderedDict[tuple[str, int, bool, bool], Breakage | None] = OrderedDict()
+_searched: OrderedDict[tuple[str, int, bool, bool, bool], Breakage | None] = OrderedDict()
 _MOST_SEARCHED: Final = 512
 
 
@@ -133,8 +135,10 @@ def ordinary(leaf: Value, known: Bounds) -> Bounds:
 class _Search:
     """Tries families of inputs on one problem."""
 
-    def __init__(self, problem: Problem, limits: Sequence[Bounds], repaired: bool, gradients: bool) -> None:
-        self.problem, self.repaired = problem, repaired
+    def __init__(
+        self, problem: Problem, limits: Sequence[Bounds], repaired: bool, gradients: bool, poles: bool
+    ) -> None:
+        self.problem, self.repaired, self.poles = problem, repaired, poles
         self.limits = dict(zip(problem.leaves, limits, strict=True))
         self.wrt = [leaf for leaf in problem.leaves if is_float(leaf.dtype) and leaf not in problem.frozen]
         self.gradients = gradients and bool(self.wrt) and is_float(problem.old.dtype)
@@ -165,9 +169,10 @@ class _Search:
         return is_float(leaf.dtype) and leaf not in self.problem.data
 
     def _milder(self, tensors: Tensors, breaks: Callable[[Tensors], Break | None]) -> Tensors:
-        """The smallest multiple that still breaks, and round numbers."""
-        good, bad, mildest = 0.0, 1.0, tensors
-        for _ in range(_HALVINGS):
+        """The smallest multiple (with entries of 1 at least) that still breaks, and round numbers."""
+        largest = max((float(t.abs().max()) for v, t in tensors.items() if self._is_free(v) and t.numel()), default=0.0)
+        good, bad, mildest = min(1.0, 1.0 / largest) if largest else 1.0, 1.0, tensors
+        for _ in range(_HALVINGS if good < bad else 0):
             middle = (good + bad) / 2
             scaled = self._changed(tensors, partial(_times, middle))
             if breaks(scaled) is None:
@@ -194,12 +199,16 @@ class _Search:
     def _value(self, tensors: Tensors, far_off: bool) -> Break | None:
         try:
             (computed,) = execute([self.problem.old], tensors)
+        except (RuntimeError, IndexError, UsageError) as error:
+            # these inputs do not suit the expression, or it holds a number that torch does not put into its format
+            return Break((), math.nan, None) if is_overflow(error) and not far_off else None
+        try:
             suspicious = self._suspicious(computed, tensors, far_off)
             if not suspicious.any():
                 return None
             (exact,) = evaluate([self.problem.old], tensors, max_bits=2**13)
         except (RuntimeError, IndexError, UsageError):
-            return None  # these inputs do not suit the expression
+            return None
         wrong = suspicious & self._wrong(computed, exact, far_off)
         if not wrong.any():
             return None
@@ -221,7 +230,7 @@ class _Search:
             return np.asarray(errors.known & np.isinf(errors.ulps), dtype=bool)
         fmt = FORMATS[self.problem.old.dtype]
         lost = ~np.isfinite(computed.double().numpy())
-        if not self.repaired:
+        if self.poles:
             return np.asarray(lost, dtype=bool)
         size = np.array([abs(_number(x) or 0.0) for x in exact.flat], dtype=np.float64).reshape(exact.shape)
         held = np.array([_number(x) is not None for x in exact.flat], dtype=bool).reshape(exact.shape)
@@ -257,6 +266,11 @@ def within(tensor: torch.Tensor, low: float, high: float) -> torch.Tensor:
         if 0 < factor < 1:
             tensor = tensor * factor
     return tensor.clamp(low, high)
+
+
+def is_overflow(error: BaseException) -> bool:
+    """Whether torch refused to put a number into a format that does not hold it."""
+    return "without overflow" in str(error)
 
 
 def _number(exact: object) -> float | None:

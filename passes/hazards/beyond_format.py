@@ -1,0 +1,59 @@
+"""# number-beyond-format (STB502)
+
+## What it does
+Finds numbers that the format they are used in does not hold: −1e12 or the lowest float32 in float16, a weight or a
+bounded expression that is cast to a format it leaves.
+
+## Why it is unstable
+The number is stored as an infinity: 0 times it is NaN, and so is its difference to another infinity; a row of scores
+that it masks throughout has no softmax.
+
+## Example
+    scores.masked_fill(~mask, -1e12)      in float16
+→
+    scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+
+## Shapes
+Any.
+
+## Error
+Total: an infinity in the place of a number.
+
+## Safety
+There is no fix that computes the same function in the same format. On the way to a softmax, where computing in float32
+is one, this is mask-beyond-format (STB602).
+
+## Source
+IEEE 754-2019, §7.4 (overflow).
+"""
+
+from __future__ import annotations
+
+import math
+
+from stabilize.formats import FORMATS, is_float
+from stabilize.graph.value import Value
+from stabilize.passes.rule import Context, Proposal, Rule
+from stabilize.passes.scaled import number_of
+
+_OPS = frozenset({"add", "sub", "mul", "div", "where", "maximum", "minimum", "pow", "concat", "cast"})
+
+
+def match(ctx: Context, value: Value) -> Proposal | None:
+    if not is_float(value.dtype):
+        return None
+    fmt = FORMATS[value.dtype]
+    if value.op == "cast":
+        bounds = ctx.ranges.of(value.operands[0])
+        beyond = [b for b in (bounds.lo, bounds.hi) if math.isfinite(b) and abs(b) > fmt.max]
+    else:
+        numbers = (number_of(o) for o in value.operands if is_float(o.dtype))
+        beyond = [float(k) for k in numbers if k is not None and fmt.max < abs(float(k)) < math.inf]
+    if not beyond:
+        return None
+    message = f"{beyond[0]:g} is beyond {fmt.name}, whose largest number is {fmt.max:g}: it is stored as an infinity"
+    return RULE.proposal(value, safety=None, message=message)
+
+
+RULE = Rule("STB502", "number-beyond-format", _OPS, match, __doc__, "error",
+            lambda fmt: f"any input, in {fmt.name}", poles=True)  # fmt: skip

@@ -1,0 +1,71 @@
+"""# division-by-zero (STB433)
+
+## What it does
+Finds x/d where d is data, or a difference, norm, deviation or product of data, that can be 0 and has no guard.
+
+## Why it is unstable
+x/0 is inf and 0/0 is NaN: a constant column, an empty mask, a row of zeros or a pad token is enough, and the NaN
+reaches every parameter through the gradient.
+
+## Example
+    (x - x.mean(0)) / x.std(0)
+→
+    (x - x.mean(0)) / (x.std(0) + 1e-6)
+
+## Shapes
+Any.
+
+## Error
+Total where d is 0; beside it as large as 1/d.
+
+## Safety
+There is no fix that computes the same function: what is wanted at 0 is known to the model's author. Sums of terms that
+are all 0 for whole ranges of inputs are zero-over-zero (STB431). Divisors with a positive number added, that are
+clamped or chosen by a comparison, and trainable parameters are left alone.
+
+## Source
+IEEE 754-2019, §7.3 and 7.2.
+"""
+
+from __future__ import annotations
+
+from stabilize.formats import is_float
+from stabilize.graph.ops import LAYOUT
+from stabilize.graph.value import Value, latest_first
+from stabilize.passes.cancellation import zero_over_zero
+from stabilize.passes.rule import Context, Proposal, Rule
+from stabilize.passes.scaled import number_of
+
+#: What leaves a divisor as it was found: it can be 0 where its operand can.
+_THROUGH = (LAYOUT - {"gather", "concat", "one_hot"}) | {"abs", "cast", "detach", "neg", "sqrt"}
+#: Divisors that are looked at: others (a ratio, a cosine, a loss) are 0 by coincidence only.
+_DATA = frozenset({"input", "sub", "sum", "mean", "norm", "mul", "matmul", "prod", "max", "min"})
+_NEAR = 64
+
+
+def match(ctx: Context, value: Value) -> Proposal | None:
+    divisor = value.operands[1]
+    bounds = ctx.ranges.of(divisor)
+    if not bounds.lo <= 0 <= bounds.hi or number_of(divisor) is not None or zero_over_zero.is_found(value):
+        return None
+    source = divisor
+    while source.op in _THROUGH or (source.op == "mul" and any(number_of(o) for o in source.operands)):
+        source = next((o for o in source.operands if number_of(o) is None), source.operands[0])
+    if source.op not in _DATA or not is_float(source.dtype) or not ctx.of_data(source):
+        return None
+    if source.op in ("sum", "mean") and (not ctx.engine.scaled(source).trivial or _is_guarded(source)):
+        return None
+    return RULE.proposal(value, safety=None)
+
+
+def _is_guarded(source: Value) -> bool:
+    """Whether a number is added on the way to the sum."""
+    for i, value in enumerate(latest_first(source)):
+        if value.op in ("add", "maximum", "where", "exp", "softmax", "sigmoid"):
+            return any(number_of(o) for o in value.operands) or value.op not in ("add", "maximum")
+        if i >= _NEAR or value.op not in _THROUGH | {"sum", "mean", "mul", "sub", "pow"}:
+            return False
+    return False
+
+
+RULE = Rule("STB433", "division-by-zero", frozenset({"div"}), match, __doc__, "warning", poles=True)
