@@ -70,8 +70,8 @@ def _linear_sink(ctx: Context, value: Value) -> Value | None:
     reading = ctx.engine.scaled(value)
     if reading.trivial and reading.coefficient is value:
         return None
-    if value.op in ("sqrt", "pow") and value.operands[0].op == "cumprod":
-        return None  # a noise schedule: the early steps are what is used, and a product of plain numbers keeps them
+    if ctx.is_schedule(value):
+        return None
     if value.op == "exp":
         new = ctx.emitter.scaled(reading, value)
         return None if new.op == "exp" else new

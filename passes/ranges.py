@@ -33,6 +33,7 @@ _DEPTH = 5  # relations applied one after the other to bound a form
 _OWN_STEPS, _SPARE_STEPS, _MOST_STEPS = 2, 1000, 200
 _MOST_NESTED = 40  # values bounded to bound another: towers of hundreds of exponentials would overflow the stack
 _COUNTING = ("arange", "reshape", "unsqueeze", "squeeze", "transpose", "expand", "slice")  # known of integers too
+_VIEWS = ("unsqueeze", "squeeze", "transpose", "expand")
 _WEAK = -10.0  # a lower bound of an exponent below it decides nothing: exp may leave even float16
 
 
@@ -143,13 +144,23 @@ class Ranges:
 
     def _attached(self, form: Linear) -> Linear:
         """`form` seen through what changes gradients (detach) or infinities (a clamp to ±the largest number) only."""
-        if not any(_transparent(a) is not a for a in form.atoms):
+        seen = {atom: through for atom in form.atoms if (through := self._through(atom)) is not None}
+        if not seen:
             return form
         attached = Linear.number(form.constant)
         for atom, k in form.terms:
-            inner = _transparent(atom)
-            attached = attached + (Linear.of(atom) if inner is atom else self.engine.linear(inner)).scale(k)
+            attached = attached + seen.get(atom, Linear.of(atom)).scale(k)
         return self._attached(attached)
+
+    def _through(self, atom: Value) -> Linear | None:
+        """What an atom, or what it is a view of, is on finite reals; None when that is itself."""
+        inner = _transparent(atom)
+        if inner is not atom:
+            return self.engine.linear(inner)
+        if atom.op not in _VIEWS:
+            return None
+        through = self._through(atom.operands[0])
+        return None if through is None else self.engine.algebra.view(through, atom)
 
     def _lower(self, form: Linear, depth: int) -> float:
         """A lower bound of `form`, remembered up to its constant: eliminations meet the same forms in any order."""
@@ -219,7 +230,7 @@ class Ranges:
 
     def _below(self, atom: Value, k: Fraction) -> list[Linear]:
         e = self.engine
-        if atom.op in ("unsqueeze", "squeeze", "transpose", "expand"):
+        if atom.op in _VIEWS:
             return [w for form in self._weaken(atom.operands[0], k) if (w := e.algebra.view(form, atom)) is not None]
         below: list[Linear] = []
         if _dominates(atom) and k > 0:
@@ -288,15 +299,27 @@ def _choices(atom: Value) -> list[Value]:
 
 
 def _transparent(atom: Value) -> Value:
-    """What an atom is on finite reals: the operand of a detach, or of a clamp to the format's limits."""
+    """What an atom is on finite reals: the operand of a detach, of a clamp to the format's limits, or of a guard
+    against infinities."""
     while True:
         if atom.op == "detach":
             atom = atom.operands[0]
+            continue
+        if _is_finite_part(atom):
+            atom = atom.operands[2]
             continue
         clamped = [o for o in atom.operands if _is_limit(o, atom.op)]
         if len(clamped) != 1:
             return atom
         atom = next(o for o in atom.operands if o is not clamped[0])
+
+
+def _is_finite_part(atom: Value) -> bool:
+    """where(|m| = ∞, 0, m): so that m − m is 0, not NaN."""
+    if atom.op != "where" or constant_of(atom.operands[1]) != 0 or atom.operands[0].op != "eq":
+        return False
+    size, infinity = atom.operands[0].operands
+    return constant_of(infinity) == INF and size.op == "abs" and size.operands[0] is atom.operands[2]
 
 
 def _is_limit(value: Value, op: str) -> bool:

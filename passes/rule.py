@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, TypeAlias, final
 
-from stabilize.formats import Format
+from stabilize.formats import FORMATS, Format
 from stabilize.graph.build import Builder
+from stabilize.graph.ops import LAYOUT
 from stabilize.graph.value import Value, cone
 from stabilize.passes.emit import Emitter
 from stabilize.passes.linear import Linear
@@ -24,13 +25,15 @@ Severity: TypeAlias = Literal["error", "warning", "info"]
 class Options:
     """What the user asked for. `host` is "fx" or "onnx": some fused operators exist only on one.
 
-    hazards: whether to look for what no rewrite repairs as well, for a lint.
+    hazards: whether to look for what no rewrite repairs as well, for a lint. inside: whether the graph stands inside
+    another, where a branch may be taken for numbers that it suits.
     """
 
     form: str = "softmax"
     allow: str = "exact"
     host: str = "fx"
     hazards: bool = False
+    inside: bool = False
 
 
 #: Where an infinity meets another, or 0.
@@ -59,7 +62,24 @@ class Context:
         return self.engine.builder
 
     def broken(self, value: Value) -> bool:
-        return self.ranges.of(value).broken
+        return self.ranges.of(value).broken and not self._is_held(value) and not self.is_schedule(value)
+
+    def _is_held(self, value: Value) -> bool:
+        """Whether a comparison keeps the exponent of log1p(eˣ) in range where that is looked at: x where x > 20."""
+        if value.op != "log1p" or value not in self.branches or value.operands[0].op != "exp":
+            return False
+        exponent = self.engine.linear(value.operands[0].operands[0])
+        return self.bounds(value, exponent)[1] <= FORMATS[value.dtype].exp_overflow
+
+    def is_schedule(self, value: Value) -> bool:
+        """Whether it is a root of a running product picked from: the early steps of a noise schedule are what is used,
+        and a product of plain numbers keeps them."""
+        if value.op not in ("sqrt", "pow"):
+            return False
+        source = value.operands[0]
+        while source.op in LAYOUT:
+            source = source.operands[0]
+        return source.op == "cumprod"
 
     def is_parameter(self, value: Value) -> bool:
         return value in self.parameters

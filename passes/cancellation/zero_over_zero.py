@@ -30,7 +30,6 @@ from __future__ import annotations
 
 from itertools import islice
 
-from stabilize.formats import is_float
 from stabilize.graph.value import Value, latest_first
 from stabilize.passes.cancellation.shapes import may_vanish
 from stabilize.passes.rule import Context, Proposal, Rule, Severity
@@ -46,7 +45,7 @@ def match(ctx: Context, value: Value) -> Proposal | None:
         return None
     if ctx.options.allow != "approximate":
         # a lint asks for an input that breaks it: rectified terms are all 0 for ordinary ones, masks for empty ones
-        severity: Severity | None = ("warning" if _is_mask(bottom) else "error") if ctx.options.hazards else None
+        severity: Severity | None = ("error" if _is_rectified(bottom) else "warning") if ctx.options.hazards else None
         return RULE.proposal(value, safety="approximate", message=_MESSAGE, severity=severity)
     b = ctx.builder
     kept = b.apply("where", b.apply("eq", bottom, 0.0), 1.0, bottom)
@@ -59,10 +58,8 @@ def is_found(value: Value) -> bool:
     return _is_sum(bottom) and may_vanish(bottom)
 
 
-def _is_mask(bottom: Value) -> bool:
-    """Whether it counts."""
-    near = islice(latest_first(bottom), _NEAR)
-    return any(v.op == "cast" and not is_float(v.operands[0].dtype) for v in near)
+def _is_rectified(bottom: Value) -> bool:
+    return any(v.op in ("relu", "maximum") for v in islice(latest_first(bottom), _NEAR))
 
 
 def _is_sum(value: Value) -> bool:

@@ -21,7 +21,7 @@ Total where d is 0; beside it as large as 1/d.
 ## Safety
 There is no fix that computes the same function: what is wanted at 0 is known to the model's author. Sums of terms that
 are all 0 for whole ranges of inputs are zero-over-zero (STB431). Divisors with a positive number added, that are
-clamped or chosen by a comparison, and trainable parameters are left alone.
+clamped or chosen by a comparison, trainable parameters, and the branches of a condition are left alone.
 
 ## Source
 IEEE 754-2019, §7.3 and 7.2.
@@ -45,6 +45,8 @@ _NEAR = 64
 
 def match(ctx: Context, value: Value) -> Proposal | None:
     divisor = value.operands[1]
+    if ctx.options.inside:
+        return None
     bounds = ctx.ranges.of(divisor)
     if not bounds.lo <= 0 <= bounds.hi or number_of(divisor) is not None or zero_over_zero.is_found(value):
         return None

@@ -51,6 +51,7 @@ def _in_graph(
     host: Host, options: Options, request: Request, ranges: Mapping[str, Bounds], path: str
 ) -> Iterator[Found]:
     view, weights = host.view, Weights(host)
+    options = replace(options, inside=bool(path))
     graph = Graph(host, context(view, options, ranges, weights.numbers), weights, path)
     scribe = Scribe(view)
     for proposal in _met(graph, request):

@@ -37,6 +37,7 @@ def reached(suspect: Suspect, examples: Sequence[Named], deadline: float, seed: 
     examples: inputs that the model runs on.
     """
     far_off: Witness | None = None
+    wanted = suspect.breakage.first.kind
     honest = suspect.found.proposal.rule.honest
     with undisturbed():
         try:
@@ -44,12 +45,12 @@ def reached(suspect: Suspect, examples: Sequence[Named], deadline: float, seed: 
                 outcome = suspect.outcome(given)
                 if outcome is not None and honest and not _outputs(suspect, given):
                     outcome = None
-                if outcome is not None and outcome.lost:
+                if outcome is not None and outcome.kind == wanted:
                     given, outcome = _milder(suspect, tries, given, outcome, deadline)
                     return _witness(suspect, given, outcome)
                 if outcome is not None and far_off is None:
                     far_off = _witness(suspect, given, outcome)
-                if time.monotonic() > deadline or (far_off and not suspect.breakage.first.lost):
+                if time.monotonic() > deadline or (far_off and wanted == "off"):
                     break
         except (StabilizeError, ShapeError):
             return None  # it cannot be followed from the inputs
@@ -57,7 +58,7 @@ def reached(suspect: Suspect, examples: Sequence[Named], deadline: float, seed: 
 
 
 def _milder(suspect: Suspect, tries: _Tries, given: Named, outcome: Outcome, deadline: float) -> tuple[Named, Outcome]:
-    """A small multiple, with entries of 1 at least, on which it is still lost, and what it gives."""
+    """A small multiple, with entries of 1 at least, on which it breaks in the same way, and what it gives."""
     largest = max((float(given[n].abs().max()) for n in tries.limits if given[n].numel()), default=0.0)
     good, bad, mildest = min(1.0, 1.0 / largest) if largest else 1.0, 1.0, given
     for _ in range(_HALVINGS if good < bad else 0):
@@ -66,7 +67,7 @@ def _milder(suspect: Suspect, tries: _Tries, given: Named, outcome: Outcome, dea
         middle = (good + bad) / 2
         smaller = tries.scaled(given, middle)
         found = suspect.outcome(smaller)
-        if found is None or not found.lost:
+        if found is None or found.kind != outcome.kind:
             good = middle
         else:
             bad, mildest, outcome = middle, smaller, found
@@ -74,7 +75,7 @@ def _milder(suspect: Suspect, tries: _Tries, given: Named, outcome: Outcome, dea
 
 
 def _witness(suspect: Suspect, given: Named, outcome: Outcome) -> Witness:
-    return Witness(given, "model", outcome.text + _outputs(suspect, given))
+    return Witness(given, "model", outcome.text + _outputs(suspect, given), outcome.kind)
 
 
 def _outputs(suspect: Suspect, given: Named) -> str:

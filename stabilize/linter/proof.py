@@ -15,7 +15,7 @@ from stabilize.frontends.onnx_run import OnnxRunner
 from stabilize.graph.host import Host, Piece
 from stabilize.graph.value import Dim, Value
 from stabilize.linter.analysis import Found
-from stabilize.verify.breakage import SHARE, Breakage, is_overflow, search
+from stabilize.verify.breakage import HALF, SHARE, Breakage, Kind, is_overflow, search
 from stabilize.verify.execute import execute, torch_dtype
 from stabilize.verify.shrink import rebuild
 from stabilize.verify.slice import cut
@@ -27,10 +27,10 @@ Named: TypeAlias = Mapping[str, torch.Tensor]
 @final
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What is wrong, in words. lost: NaN or infinite, or a wrong index; else a number that is far off."""
+    """What is wrong, in words."""
 
     text: str
-    lost: bool
+    kind: Kind
 
 
 @final
@@ -134,7 +134,7 @@ class Suspect:
         except ModelError as error:
             if not is_overflow(error):
                 raise
-            return Outcome(f"{self.target} fails: {error.__cause__}", lost=True)
+            return Outcome(f"{self.target} fails: {error.__cause__}", "lost")
         leaves = {leaf: values[name] for name, leaf in zip(self.names, self.leaves, strict=True)}
         if not all(bool(torch.isfinite(t).all()) for t in leaves.values()):
             return None
@@ -155,13 +155,13 @@ class Suspect:
         wrong = _wrong(result, right)
         if not bool(wrong.any()):
             return None
-        lost = wrong & ~torch.isfinite(result)
+        lost = wrong & _is_lost(result, right)
         index = tuple(int(i) for i in (lost if bool(lost.any()) else wrong).nonzero()[0])
         place = f"{self.target}[{', '.join(map(str, index))}]" if index else self.target
         text = f"{place} is {float(result[index]):.6g}"
         if right is not None:
             text += f" where {float(right[index]):.6g} is right"
-        return Outcome(text, bool(lost.any()) or not result.is_floating_point())
+        return Outcome(text, "lost" if bool(lost.any()) else "off")
 
     def _right(self, leaves: Mapping[Value, torch.Tensor]) -> torch.Tensor:
         """What is proposed instead, else the expression itself, in float64 (integers as they are): the small one was
@@ -187,7 +187,7 @@ class Suspect:
         if not bool(slope.isnan().any()):
             return None
         index = ", ".join(str(int(i)) for i in slope.isnan().nonzero()[0])
-        return Outcome(f"the gradient of {self.target} with respect to {name} is nan at [{index}]", lost=True)
+        return Outcome(f"the gradient of {self.target} with respect to {name} is nan at [{index}]", "gradient")
 
 
 @final
@@ -216,6 +216,18 @@ class Run:
 def _symbols(value: Value, tensor: torch.Tensor) -> list[tuple[Dim, int]]:
     """The symbolic sizes of a value, as its tensor has them."""
     return [(d, int(n)) for d, n in zip(value.shape, tensor.shape, strict=True) if isinstance(d, str)]
+
+
+def _is_lost(result: torch.Tensor, right: torch.Tensor | None) -> torch.Tensor:
+    """NaN, infinite, another index, or off by half of the largest result."""
+    if not result.is_floating_point():
+        return torch.ones_like(result, dtype=torch.bool)
+    lost = ~torch.isfinite(result)
+    if right is None:
+        return lost
+    held = right[torch.isfinite(right)]
+    most = float(held.abs().max()) if held.numel() else 0.0
+    return lost | ((result.double() - right).abs() > HALF * most) if most else lost
 
 
 def _wrong(result: torch.Tensor, right: torch.Tensor | None) -> torch.Tensor:

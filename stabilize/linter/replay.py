@@ -30,7 +30,7 @@ def replayed(suspect: Suspect) -> Witness | None:
             outcome = suspect.outcome(given)
     except (StabilizeError, ShapeError):
         return None
-    return None if outcome is None else Witness(given, "expression", outcome.text, piece)
+    return None if outcome is None else Witness(given, "expression", outcome.text, outcome.kind, piece)
 
 
 def full_size(suspect: Suspect) -> dict[str, torch.Tensor]:

@@ -62,10 +62,13 @@ def lint_host(host: Host, request: Request, model: str, search: Search | None, p
 
 
 def _graded(found: Found, witness: Witness | None) -> Finding:
-    """An error is a defect that an input was seen to cause; without one it is a warning."""
-    finding = found.finding
+    """An error is a defect that an input was seen to cause; without one it is a warning. What a rule itself calls a
+    warning or less becomes an error by an input on which a number is lost; not so a pole, which the formula has."""
+    finding, rule = found.finding, found.proposal.rule
     if witness is None:
         return replace(finding, severity="warning") if finding.severity == "error" else finding
+    if witness.kind == "lost" and not rule.poles:
+        finding = replace(finding, severity="error")
     return replace(finding, witness=witness)
 
 

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias, final
 import torch
 
 from stabilize.graph.host import Piece
+from stabilize.verify.breakage import Kind
 
 Scope: TypeAlias = Literal["model", "expression"]
 
@@ -19,13 +20,14 @@ class Witness(Mapping[str, torch.Tensor]):
     """Tensors by name.
 
     scope: "model" when they are the inputs of the whole model, "expression" when they are values inside it, of which
-    the defect is computed. outcome: what came out, in one line. piece: what computes it from those values, as a model
-    of its own. file: where it was saved.
+    the defect is computed. outcome: what came out, in one line. kind: of the break. piece: what computes it from
+    those values, as a model of its own. file: where it was saved.
     """
 
     tensors: Mapping[str, torch.Tensor]
     scope: Scope
     outcome: str
+    kind: Kind
     piece: Piece | None = None
     file: str | None = None
 

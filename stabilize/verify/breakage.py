@@ -6,8 +6,9 @@ believed at a glance.
 
 An expression breaks at an element that is NaN or infinite where the exact result is a number of the format, or that is
 another index or truth value. Of poles (a logarithm of 0, a number beyond its format) whatever is not finite counts.
-Failing that, a gradient that is NaN where all results are finite; failing that, an element that is off by more than a
-sixteenth of the exact result.
+Failing that, an element that is off by half of the largest result; failing that, a gradient that is NaN where all
+results are finite; failing that, an element that is off by more than a sixteenth of itself. But for the last, inputs
+that are nearly 0 are 0: what only 1e-20 breaks is not worth telling.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeAlias, cast, final
+from typing import Final, Literal, TypeAlias, cast, final
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from stabilize.graph.value import Value, cone
 from stabilize.verify.certificate import undisturbed
 from stabilize.verify.compare import AnyArray, Bools, errors_of
 from stabilize.verify.execute import execute
-from stabilize.verify.inputs import Family, families
+from stabilize.verify.inputs import families
 from stabilize.verify.oracle import evaluate
 from stabilize.verify.shrink import Problem, full_size, shrink
 
@@ -41,6 +42,10 @@ Tensors: TypeAlias = Mapping[Value, torch.Tensor]
 ORDINARY: Final = 1e4
 #: What is further off than this share of the exact result is wrong.
 SHARE: Final = 1 / 16
+#: What is off by this share of the largest result is lost.
+HALF: Final = 1 / 2
+#: Inputs below this are 0.
+_DUST: Final = 1e-6
 #: Of an alternative in the same format: where both agree to this, neither is looked at more closely.
 _AGREE: Final = 1 / 64
 _HALVINGS: Final = 12
@@ -49,20 +54,23 @@ _MOST_ELEMENTS: Final = 4096
 _MOST_OPERATIONS: Final = 256
 
 
+#: NaN, infinite, another index, or off by half of the largest result; a gradient that is NaN; less far off.
+Kind: TypeAlias = Literal["lost", "gradient", "off"]
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Break:
     """One element that is wrong.
 
     exact: None where the formula has no value. gradient: position of the leaf whose gradient it is, None for a result.
-    lost: NaN, infinite or another index, rather than a number that is far off.
     """
 
     index: tuple[int, ...]
     computed: float
     exact: float | None
+    kind: Kind
     gradient: int | None = None
-    lost: bool = True
 
 
 @final
@@ -144,9 +152,10 @@ class _Search:
         self.gradients = gradients and bool(self.wrt) and is_float(problem.old.dtype)
 
     def run(self, seed: int) -> Breakage | None:
-        tried = [self._moved(f.tensors) for f in self._families(seed)]
-        for breaks in (self._lost, *((self._gradient,) if self.gradients else ()), self._off):
-            for tensors in tried:
+        tried = [self._moved(tensors) for tensors in self._families(seed)]
+        plain = [self._changed(tensors, _without_dust) for tensors in tried]
+        for breaks in (self._lost, self._half_off, *((self._gradient,) if self.gradients else ()), self._off):
+            for tensors in tried if breaks == self._off else plain:
                 if breaks(tensors) is not None:
                     mild = self._milder(tensors, breaks)
                     first = breaks(mild)
@@ -154,9 +163,28 @@ class _Search:
                     return Breakage(self.problem, tuple(mild[leaf] for leaf in self.problem.leaves), first)
         return None
 
-    def _families(self, seed: int) -> Generator[Family]:
+    def _families(self, seed: int) -> Generator[Tensors]:
+        """Those of a certificate; masks that hold everywhere and nowhere; integers between bounds that are known."""
         roots = [self.problem.old, self.problem.new]
-        yield from (f for f in families(roots, self.problem.leaves, self.problem.data, seed) if not f.poisoned)
+        first: Tensors | None = None
+        generator = torch.Generator().manual_seed(seed)
+        for family in families(roots, self.problem.leaves, self.problem.data, seed):
+            if not family.poisoned:
+                first = first or family.tensors
+                yield self._integers(family.tensors, generator)
+        for every in (True, False):
+            if first is not None and any(leaf.dtype == "bool" for leaf in first):
+                yield {v: torch.full_like(t, every) if v.dtype == "bool" else t for v, t in first.items()}
+
+    def _integers(self, tensors: Tensors, generator: torch.Generator) -> Tensors:
+        found = dict(tensors)
+        for leaf, tensor in tensors.items():
+            low, high = self.limits[leaf]
+            known = math.isfinite(low) and math.isfinite(high) and leaf not in self.problem.data
+            if known and not is_float(leaf.dtype) and leaf.dtype != "bool":
+                numbers = torch.randint(int(low), int(high) + 1, tensor.shape, generator=generator)
+                found[leaf] = numbers.to(tensor.dtype)
+        return found
 
     def _moved(self, tensors: Tensors) -> dict[Value, torch.Tensor]:
         """Into the ranges. Data stays what it is."""
@@ -191,40 +219,44 @@ class _Search:
     # --- what breaks ------------------------------------------------------------------------------------------
 
     def _lost(self, tensors: Tensors) -> Break | None:
-        return self._value(tensors, far_off=False)
+        return self._value(tensors, math.inf)
+
+    def _half_off(self, tensors: Tensors) -> Break | None:
+        return self._value(tensors, HALF) if self.repaired else None
 
     def _off(self, tensors: Tensors) -> Break | None:
-        return self._value(tensors, far_off=True) if self.repaired else None
+        return self._value(tensors, SHARE) if self.repaired else None
 
-    def _value(self, tensors: Tensors, far_off: bool) -> Break | None:
+    def _value(self, tensors: Tensors, share: float) -> Break | None:
+        """share: of the exact result (of the largest one, where it is a half or more) that an error may have."""
         try:
             (computed,) = execute([self.problem.old], tensors)
         except (RuntimeError, IndexError, UsageError) as error:
             # these inputs do not suit the expression, or it holds a number that torch does not put into its format
-            return Break((), math.nan, None) if is_overflow(error) and not far_off else None
+            return Break((), math.nan, None, "lost") if is_overflow(error) and share == math.inf else None
         try:
-            suspicious = self._suspicious(computed, tensors, far_off)
+            suspicious = self._suspicious(computed, tensors, share)
             if not suspicious.any():
                 return None
             (exact,) = evaluate([self.problem.old], tensors, max_bits=2**13)
         except (RuntimeError, IndexError, UsageError):
             return None
-        wrong = suspicious & self._wrong(computed, exact, far_off)
+        wrong = suspicious & self._wrong(computed, exact, share)
         if not wrong.any():
             return None
         index = tuple(int(i) for i in np.argwhere(wrong)[0])
-        return Break(index, float(computed[index]), _number(exact[index]), lost=not far_off)
+        return Break(index, float(computed[index]), _number(exact[index]), "lost" if share >= HALF else "off")
 
-    def _suspicious(self, computed: torch.Tensor, tensors: Tensors, far_off: bool) -> Bools:
+    def _suspicious(self, computed: torch.Tensor, tensors: Tensors, share: float) -> Bools:
         """Elements to look at: not finite, or other than those of what is proposed instead."""
         finite = torch.isfinite(computed)
-        if self.repaired and (far_off or not computed.is_floating_point()):
+        if self.repaired and (share < math.inf or not computed.is_floating_point()):
             (other,) = execute([self.problem.new], tensors)
             size = computed.double().abs()
             finite &= (computed.double() - other.double()).abs() <= _AGREE * size
         return np.asarray(~finite.numpy(), dtype=bool)
 
-    def _wrong(self, computed: torch.Tensor, exact: AnyArray, far_off: bool) -> Bools:
+    def _wrong(self, computed: torch.Tensor, exact: AnyArray, share: float) -> Bools:
         errors = errors_of(computed, exact)
         if not computed.is_floating_point():
             return np.asarray(errors.known & np.isinf(errors.ulps), dtype=bool)
@@ -236,8 +268,9 @@ class _Search:
         held = np.array([_number(x) is not None for x in exact.flat], dtype=bool).reshape(exact.shape)
         held &= (size <= fmt.max) & errors.known
         with np.errstate(all="ignore"):
-            off = errors.absolute > np.maximum(SHARE * size, 2 * fmt.min_normal)
-        return np.asarray(held & (lost | off if far_off else lost), dtype=bool)
+            beside = np.where(held, size, 0.0).max(initial=0.0) if share == HALF else size
+            off = (errors.absolute > np.maximum(share * beside, 2 * fmt.min_normal)) & (np.asarray(beside) > 0)
+        return np.asarray(held & (lost | off), dtype=bool)
 
     def _gradient(self, tensors: Tensors) -> Break | None:
         leaves = dict(tensors)
@@ -254,7 +287,7 @@ class _Search:
         for leaf, slope in zip(self.wrt, found, strict=True):
             if bool(slope.isnan().any()):
                 index = tuple(int(i) for i in slope.isnan().nonzero()[0])
-                return Break(index, math.nan, None, self.problem.leaves.index(leaf))
+                return Break(index, math.nan, None, "gradient", self.problem.leaves.index(leaf))
         return None
 
 
@@ -277,6 +310,10 @@ def _number(exact: object) -> float | None:
     """An exact value as a float; None where the formula has none or it is not known."""
     number = float(cast("arb | float", exact))
     return number if math.isfinite(number) else None
+
+
+def _without_dust(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.where(tensor.abs() < _DUST, torch.zeros_like(tensor), tensor)
 
 
 def _times(factor: float, tensor: torch.Tensor) -> torch.Tensor:
