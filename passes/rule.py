@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +20,8 @@ from stabilize.passes.scaled import Engine
 
 Safety: TypeAlias = Literal["exact", "approximate", "model-changing"]
 Severity: TypeAlias = Literal["error", "warning", "info"]
+
+_SAFETIES: dict[str, Safety] = {"exact": "exact", "approximate": "approximate", "model-changing": "model-changing"}
 
 
 @final
@@ -198,11 +202,38 @@ class Rule:
     poles: bool = False
     honest: bool = False
 
+    def section(self, title: str) -> str:
+        """The text of one section of its page."""
+        return (self.documentation or "").partition(f"## {title}\n")[2].partition("\n\n## ")[0].strip()
+
+    @property
+    def summary(self) -> str:
+        """What it finds, in one sentence: the first of its page."""
+        return _first_sentence(self.section("What it does"))
+
     @property
     def reason(self) -> str:
         """Why what it finds is unstable, in one sentence: the first of that section of its page."""
-        section = (self.documentation or "").partition("## Why it is unstable\n")[2].partition("\n\n")[0]
-        return " ".join(section.split()).partition(". ")[0].rstrip(".")
+        return _first_sentence(self.section("Why it is unstable"))
+
+    @property
+    def safety(self) -> Safety | None:
+        """What its repair may change: the word that its section on safety begins with. None where there is none."""
+        word = re.match(r"[\w-]*", self.section("Safety"))
+        return _SAFETIES.get(word[0] if word else "")
+
+    @property
+    def fixable(self) -> bool:
+        """Whether it repairs what it finds; another function is never put in the place of a model's."""
+        return self.safety in ("exact", "approximate")
+
+    @property
+    def remedy(self) -> str:
+        """What to write instead, as in the first example of its page; else what its section on safety says."""
+        example = self.section("Example").partition("\n\n")[0]
+        _, after, *others = [*example.split("\n→\n"), ""]
+        lines = after.splitlines()[: -1 if any(others) else None]  # the last one is what the next example begins with
+        return textwrap.dedent("\n".join(lines)).strip() or _first_sentence(self.section("Safety"))
 
     def proposal(
         self,
@@ -213,6 +244,10 @@ class Rule:
         severity: Severity | None = None,
     ) -> Proposal:
         return Proposal(self, old, candidates, safety, message, severity)
+
+
+def _first_sentence(text: str) -> str:
+    return " ".join(text.partition("\n\n")[0].split()).partition(". ")[0].rstrip(".")
 
 
 RuleTable: TypeAlias = Mapping[str, tuple[Rule, ...]]

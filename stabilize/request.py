@@ -36,14 +36,12 @@ def _codes(argument: str, given: object) -> tuple[str, ...]:
     codes = (given,) if isinstance(given, str) else given
     if not isinstance(codes, Iterable):
         raise UsageError(f"{argument} is {given!r}: give a rule code or several, like ['STB101', 'STB3']")
-    from stabilize.passes import cancellation
-    from stabilize.passes.catalogue import CATALOGUE
+    from stabilize.passes.rules import BY_CODE, known
 
-    known = {rule.code for rule in (*CATALOGUE, *cancellation.BEFORE_FAMILY, *cancellation.RULES)}
     result: list[str] = []
     for code in cast("Iterable[object]", codes):
-        if not isinstance(code, str) or not code or not any(rule.startswith(code) for rule in known):
-            beginnings = ", ".join(sorted({rule[:4] for rule in known}))
+        if not isinstance(code, str) or not known(code):
+            beginnings = ", ".join(sorted({rule[:4] for rule in BY_CODE}))
             raise UsageError(f"{argument} {code!r} is no rule: codes begin with {beginnings}")
         result.append(code)
     return tuple(result)

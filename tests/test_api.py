@@ -64,10 +64,9 @@ def test_codes_are_one_or_several() -> None:
 
 
 def test_every_rule_can_be_selected() -> None:
-    from stabilize.passes.cancellation import BEFORE_FAMILY, RULES
-    from stabilize.passes.catalogue import CATALOGUE
+    from stabilize.passes.rules import ALL
 
-    stabilize.optimize(onnx_model(), select=[rule.code for rule in (*CATALOGUE, *BEFORE_FAMILY, *RULES)])
+    stabilize.optimize(onnx_model(), select=[rule.code for rule in ALL])
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,8 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 LIST = """
 import json, sys
 from zoo_models import MODELS
-from stabilize.passes import cancellation
-from stabilize.passes.catalogue import CATALOGUE
-codes = sorted(rule.code for rule in (*CATALOGUE, *cancellation.BEFORE_FAMILY, *cancellation.RULES))
+from stabilize.passes.rules import ALL
+codes = sorted(rule.code for rule in ALL)
 print(json.dumps({
     "codes": codes,
     "loaded": sorted({name.partition(".")[0] for name in sys.modules}),

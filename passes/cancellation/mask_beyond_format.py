@@ -1,9 +1,9 @@
 """# mask-beyond-format (STB602)
 
 ## What it does
-Finds scores that are masked by a finite number beyond their format (−1e9 in float16), by the sum of two masks that is
-beyond it (twice the lowest number), or by a product with an infinity (−inf·(1 − mask)), on the way to a softmax or a
-log-sum-exp.
+Finds scores that are masked by what is beyond their format, on the way to a softmax or a log-sum-exp. The mask is a
+finite number (−1e9 in float16), the sum of two masks (twice the lowest number), or a product with an infinity
+(−inf·(1 − mask)).
 
 ## Why it is unstable
 The number is stored as −inf: a row that is masked throughout becomes −inf − (−inf) = NaN, where the finite mask gives a

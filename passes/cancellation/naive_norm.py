@@ -1,8 +1,8 @@
 """# naive-norm (STB402)
 
 ## What it does
-Finds √(Σx²), √(Σx²/n), x/‖x‖ and the cosine Σxy/(‖x‖·‖y‖) written by hand, without a guard inside the root; the cosine
-with the norms of the host as well, since Σxy and ‖x‖·‖y‖ leave the format where each norm does not.
+Finds √(Σx²), √(Σx²/n), x/‖x‖ and the cosine Σxy/(‖x‖·‖y‖) written by hand, without a guard inside the root. The
+cosine with the norms of the host as well, since Σxy and ‖x‖·‖y‖ leave the format where each norm does not.
 
 ## Why it is unstable
 The squares leave the format long before the norm does: above 1.8e19 in float32 and 256 in float16 the norm is inf and
