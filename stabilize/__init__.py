@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from stabilize.api import certify, lint, load, optimize
     from stabilize.errors import MissingExtraError, ModelError, StabilizeError, UsageError
-    from stabilize.report import Declined, Finding, Report, Rewrite
+    from stabilize.records import Declined, Finding, Rewrite
+    from stabilize.report import Report
 
 __version__ = "0.1.0"
 
@@ -42,10 +43,10 @@ _HOMES = {
     "lint": "stabilize.api",
     "load": "stabilize.api",
     "optimize": "stabilize.api",
-    "Declined": "stabilize.report",
-    "Finding": "stabilize.report",
+    "Declined": "stabilize.records",
+    "Finding": "stabilize.records",
     "Report": "stabilize.report",
-    "Rewrite": "stabilize.report",
+    "Rewrite": "stabilize.records",
     "MissingExtraError": "stabilize.errors",
     "ModelError": "stabilize.errors",
     "StabilizeError": "stabilize.errors",

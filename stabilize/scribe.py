@@ -11,7 +11,7 @@ from stabilize.graph.text import one_line
 from stabilize.graph.value import Value, cone, latest_first, shared_frontier
 from stabilize.graph.view import Source, View
 from stabilize.passes.rule import Proposal
-from stabilize.report import Certificate, Declined, Finding, Rewrite
+from stabilize.records import Certificate, Declined, Finding, Rewrite
 
 
 @final

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ import torch
 from onnx import TensorProto, helper
 
 import stabilize
+from stabilize.passes.rules import ALL
 
 FACTORY = """
 import torch
@@ -316,7 +318,7 @@ def test_without_arguments_the_help_is_shown(run: Callable[..., Outcome]) -> Non
 def test_only_commands_that_exist_are_listed(run: Callable[..., Outcome]) -> None:
     outcome = run("--help")
     assert outcome.status == 0
-    assert commands_of(outcome.out) == ["certify", "optimize"]
+    assert commands_of(outcome.out) == ["certify", "explain", "optimize", "rules"]
 
 
 def test_a_failed_write_leaves_the_old_file(run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,6 +378,75 @@ def test_output_permissions_follow_the_umask(run: Callable[..., Outcome]) -> Non
     assert {oct(Path(name).stat().st_mode & 0o777) for name in ("out.pt2", "out.onnx")} == {"0o640"}
 
 
+# -- rules and explain ----------------------------------------------------------------------------------------------
+
+
+def test_rules_are_listed(run: Callable[..., Outcome]) -> None:
+    outcome = run("rules")
+    assert (outcome.status, outcome.err) == (0, "")
+    header, *rows = outcome.out.splitlines()
+    assert header.split() == ["code", "name", "severity", "safety", "fixable", "what", "it", "finds"]
+    assert [row[:6] for row in rows] == [rule.code for rule in ALL]
+    assert "STB101  naive-softmax " in outcome.out
+    told = json.loads(run("rules", "--format", "json").out)
+    assert told["schema_version"] == 1
+    assert [rule["code"] for rule in told["rules"]] == [rule.code for rule in ALL]
+    assert list(told["rules"][0]) == ["code", "name", "severity", "safety", "fixable", "summary"]
+
+
+@pytest.mark.parametrize("name", ["STB101", "stb101", "naive-softmax", " Naive-Softmax "])
+def test_a_rule_is_explained(run: Callable[..., Outcome], name: str) -> None:
+    outcome = run("explain", name)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.out.startswith("# naive-softmax (STB101)\n\nSeverity: error. Fix: exact.\n\n## What it does\n")
+    assert "    exp(x) / exp(x).sum(-1, keepdim=True)\n→\n    softmax(x, -1)\n" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("STB1010", "did you mean"),
+        ("naive-sofmax", "did you mean naive-softmax"),
+        ("STB41", "did you mean STB411, STB412, STB413, STB415?"),
+        ("", "'stabilize rules' lists them"),
+        ("nothing at all", "'stabilize rules' lists them"),
+    ],
+)
+def test_a_rule_that_is_none(run: Callable[..., Outcome], name: str, hint: str) -> None:
+    line = one_line(run("explain", name))
+    assert line.startswith(f"stabilize: no rule {name!r}: ")
+    assert hint in line
+
+
+@pytest.mark.parametrize("command", [["rules"], ["explain", "STB101"], ["--help"]])
+def test_what_the_rules_say_needs_no_torch(command: list[str]) -> None:
+    probe = (
+        "import sys; from stabilize.cli import main; status = main(sys.argv[1:]);"
+        "print(sorted({'torch', 'onnx', 'onnxruntime', 'tvm', 'numpy'} & set(sys.modules)), file=sys.stderr);"
+        "sys.exit(status)"
+    )
+    run = subprocess.run([sys.executable, "-c", probe, *command], capture_output=True, text=True, check=True)
+    assert run.stderr == "[]\n"
+    assert run.stdout
+
+
+def test_an_output_that_cannot_hold_the_letters(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "stabilize", "explain", "STB101"]
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, env=environment, check=True)
+    assert b"\\u03a3exp(x)" in run.stdout
+
+
+@pytest.mark.parametrize("command", [["rules"], ["explain", "STB101"]])
+def test_a_terminal_gets_tables_and_headings(tmp_path: Path, command: list[str]) -> None:
+    shown = on_terminal([*command], tmp_path)
+    assert "\x1b[" in shown
+    assert "naive-softmax" in shown
+    assert "##" not in shown
+    plain = on_terminal([*command], tmp_path, NO_COLOR="1")
+    assert not re.search(r"\x1b\[[\d;]*3\dm", plain)
+
+
 # -- processes ------------------------------------------------------------------------------------------------------
 
 
@@ -409,6 +480,20 @@ def test_progress_goes_to_a_terminal_only(tmp_path: Path) -> None:
     piped = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert piped.stderr == ""
     assert piped.stdout == out
+
+
+def on_terminal(arguments: list[str], folder: Path, **environment: str) -> str:
+    """What a command writes to a terminal of 200 columns."""
+    terminal, device = pty.openpty()
+    command = [sys.executable, "-m", "stabilize", *arguments]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "200", **environment}
+    with subprocess.Popen(command, cwd=folder, stdout=device, stderr=device, env=environment) as process:
+        os.close(device)
+        shown = b""
+        while chunk := _read(terminal):
+            shown += chunk
+    assert process.returncode in (0, 1), shown
+    return shown.decode()
 
 
 def _read(descriptor: int) -> bytes:

@@ -60,5 +60,5 @@ def test_facade_is_complete() -> None:
     for name in stabilize.__all__:
         assert getattr(stabilize, name) is not None
         assert name in dir(stabilize)
-    with pytest.raises(AttributeError, match="has no attribute 'lint'"):
-        _ = stabilize.lint
+    with pytest.raises(AttributeError, match="has no attribute 'linter_of'"):
+        _ = stabilize.linter_of

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from stabilize.report import Certificate, Declined, Finding, Report, Rewrite, json_clean, place, summary
+from stabilize.output.places import place
+from stabilize.records import Certificate, Declined, Finding, Rewrite, json_clean
+from stabilize.report import Report, summary
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,31 @@ def test_json_is_strict_and_round_trips() -> None:
     assert loaded["declined"][0]["file"] is None
 
 
+class Witness(dict[str, torch.Tensor]):
+    file = "witnesses/STB101.npz"
+
+
+def witnessed(**tensors: torch.Tensor) -> object:
+    return dataclasses.replace(FINDING, witness=Witness(tensors)).to_dict()["witness"]
+
+
+def test_a_short_witness_is_written_out_and_a_long_one_described() -> None:
+    assert witnessed(x=torch.tensor([[89.0, math.inf]])) == {"x": [[89.0, "inf"]]}
+    assert witnessed(x=torch.zeros(1000), y=torch.zeros(24))["y"] == [0.0] * 24
+    long = torch.full((5, 300), 2.5, dtype=torch.bfloat16)
+    long[1, 1] = -math.inf
+    file = "witnesses/STB101.npz"
+    assert witnessed(x=long, k=torch.arange(4)) == {
+        "x": {"shape": [5, 300], "dtype": "bfloat16", "min": "-inf", "max": 2.5, "file": file},
+        "k": {"shape": [4], "dtype": "int64", "min": 0, "max": 3, "file": file},
+    }
+    parts = witnessed(x=torch.full((2000,), math.nan), e=torch.zeros(0, 3), c=torch.zeros(2, dtype=torch.complex64))
+    assert [part["min"] for part in parts.values()] == ["nan", None, None]
+    eighth = witnessed(x=torch.ones(2000).to(torch.float8_e4m3fn))["x"]
+    assert eighth == {"shape": [2000], "dtype": "float8_e4m3fn", "min": 1.0, "max": 1.0, "file": file}
+    assert dataclasses.replace(FINDING, witness={"x": np.ones(1025)}).to_dict()["witness"]["x"]["file"] is None
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -114,25 +141,31 @@ def test_json_clean(value: object, expected: object) -> None:
 
 def test_text_names_place_formulas_and_evidence() -> None:
     assert str(report()).splitlines() == [
-        "head.py:12: error[STB101]: exp(x) overflows [naive-softmax]",
-        "  at       node div_1, in model.head",
-        "  naive    exp(x) / sum(exp(x))",
-        "  breaks   x > 88.72 in float32",
-        '  witness  x = [89.0, "inf"]',
-        "  stable   softmax(x)",
+        "head.py:12: error[STB101] naive-softmax: exp(x) overflows",
+        "  - exp(x) / sum(exp(x))",
+        "  + softmax(x)",
+        "  = breaks: x > 88.72 in float32",
+        "  = witness: x = [89, inf] (float32[2])",
+        "  = at: node div_1, in model.head",
+        "  = fix: stabilize optimize (exact: equal over the reals)",
+        "  = help: stabilize explain STB101",
         "",
-        "head.py:12: rewrote[STB101]: naive-softmax, exact",
-        "  at      node div_1, in model.head",
-        "  before  e / Σe",
-        "  after   softmax(x)",
-        "  proof   values  inf → 0.9 ulp",
-        "          gradients  nan → 1.2 ulp",
+        "head.py:12: rewrote[STB101] naive-softmax: exact",
+        "  - e / Σe",
+        "  + softmax(x)",
+        "  = proof: values  inf → 0.9 ulp",
+        "           gradients  nan → 1.2 ulp",
+        "  = at: node div_1, in model.head",
         "",
-        "log: declined[STB201]: naive-softplus",
-        "  reason  worse on subnormal rows",
+        "log: declined[STB201] naive-softplus",
+        "  = reason: worse on subnormal rows",
         "",
         "Head: 1 finding (1 error), 1 rewrite, 1 declined",
     ]
+
+
+def test_a_report_of_findings_alone_says_nothing_of_rewrites() -> None:
+    assert str(Report("Head", [FINDING])).splitlines()[-1] == "Head: 1 finding (1 error), 1 fixable"
 
 
 def test_paths_are_shown_as_seen_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +179,7 @@ def test_paths_are_shown_as_seen_from_here(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_empty_report_is_one_line() -> None:
-    assert str(Report("Net")) == "Net: 0 findings, 0 rewrites, 0 declined"
+    assert str(Report("Net")) == "Net: 0 findings"
 
 
 def test_totals_count_each_severity() -> None:

@@ -158,27 +158,42 @@ def read_arrays(path: str) -> Arrays:
         raise ModelError(f"{path}: not a readable .npz file: {error}") from error
 
 
-def bind_inputs(subject: Subject, arrays: Arrays, file: str) -> object:
-    """Example inputs for `subject` from `arrays`: by input name, or by position when they are `arr_0`, `arr_1`, …"""
-    if subject.kind == "onnx":
-        return dict(arrays)
+def bind_names(subject: Subject, arrays: Arrays, file: str) -> dict[str, torch.Tensor]:
+    """Arrays as tensors by input name; by position when they are `arr_0`, `arr_1`, …"""
     import torch
 
-    program = cast("ExportedProgram", subject.model)
     try:
         tensors = {name: torch.as_tensor(array) for name, array in arrays.items()}
     except TypeError as error:
         raise ModelError(f"{file}: an array that is no tensor: {error}") from error
-    names = list(program.graph_signature.user_inputs)
-    if set(tensors) == {f"arr_{i}" for i in range(len(names))}:
-        flat = [tensors[f"arr_{i}"] for i in range(len(names))]
-    else:
-        missing = [str(name) for name in names if name not in tensors]
-        if missing:
-            wanted = ", ".join(map(str, names))
-            raise ModelError(f"{file}: no array {missing[0]!r}; the inputs of {subject.name} are {wanted}")
-        flat = [tensors[str(name)] for name in names]
-    return _nested(program, flat)
+    if set(tensors) != {f"arr_{i}" for i in range(len(tensors))}:
+        return tensors
+    names = _input_names(subject)
+    if len(tensors) > len(names):
+        raise ModelError(f"{file}: {len(tensors)} arrays for the {len(names)} inputs of {subject.name}")
+    return {name: tensors[f"arr_{i}"] for i, name in enumerate(names[: len(tensors)])}
+
+
+def _input_names(subject: Subject) -> list[str]:
+    if isinstance(subject.model, Path):
+        from stabilize.frontends.onnx_files import load
+
+        graph = load(subject.model).graph
+        stored = {tensor.name for tensor in graph.initializer}
+        return [value.name for value in graph.input if value.name not in stored]
+    return [str(name) for name in subject.model.graph_signature.user_inputs]
+
+
+def bind_inputs(subject: Subject, arrays: Arrays, file: str) -> object:
+    """Example inputs for `subject` from `arrays`: by input name, or by position when they are `arr_0`, `arr_1`, …"""
+    if subject.kind == "onnx":
+        return dict(arrays)
+    program = cast("ExportedProgram", subject.model)
+    tensors, names = bind_names(subject, arrays, file), _input_names(subject)
+    missing = [name for name in names if name not in tensors]
+    if missing:
+        raise ModelError(f"{file}: no array {missing[0]!r}; the inputs of {subject.name} are {', '.join(names)}")
+    return _nested(program, [tensors[name] for name in names])
 
 
 def _nested(program: ExportedProgram, flat: list[torch.Tensor]) -> object:
@@ -195,10 +210,10 @@ def _nested(program: ExportedProgram, flat: list[torch.Tensor]) -> object:
 # -- output ----------------------------------------------------------------------------------------------------------
 
 
-def check_output(path: str, suffix: str) -> Path:
-    """Refuse, before any work is done, a path that cannot be written or that says another format."""
+def check_output(path: str, suffix: str | None = None) -> Path:
+    """Refuse, before any work is done, a path that cannot be written or that says another format than `suffix`."""
     target = Path(path)
-    if target.suffix.lower() != suffix:
+    if suffix is not None and target.suffix.lower() != suffix:
         raise UsageError(f"{path}: must end in {suffix}")
     if target.is_dir():
         raise UsageError(f"{path}: is a directory")

@@ -12,7 +12,7 @@ from stabilize.linter.known import Bounds, Weights
 from stabilize.passes.propose import context, proposals
 from stabilize.passes.rule import Context, Options, Proposal
 from stabilize.pipeline import Request
-from stabilize.report import Finding
+from stabilize.records import Finding
 from stabilize.scribe import Scribe
 
 

@@ -16,7 +16,8 @@ from stabilize.linter.replay import replayed
 from stabilize.linter.witness import Witness
 from stabilize.passes.rule import Options
 from stabilize.pipeline import Request
-from stabilize.report import Finding, Report
+from stabilize.records import Finding
+from stabilize.report import Report
 
 #: Told how much is done, 0 to 1, and what is looked at.
 Progress: TypeAlias = Callable[[float, str], None]

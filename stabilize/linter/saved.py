@@ -16,7 +16,7 @@ from stabilize.errors import UsageError
 from stabilize.files import write_file
 from stabilize.frontends import pt2
 from stabilize.linter.witness import Witness
-from stabilize.report import Finding
+from stabilize.records import Finding
 
 
 def save(findings: Sequence[Finding], folder: Path) -> list[Finding]:

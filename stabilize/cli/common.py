@@ -1,0 +1,66 @@
+"""What the commands share: statuses, rule codes, what is shown while they work."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+import click
+
+FOUND, BAD_INPUT, DEFECT = 1, 2, 3
+
+
+def codes(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> list[str] | None:
+    """`--select STB101,STB2 --select STB3` as one list; None when the option is absent."""
+    given = [code.strip() for value in values for code in value.split(",")]
+    if not all(given):
+        raise click.BadParameter("an empty code")
+    return given or None
+
+
+@contextmanager
+def session(first_stage: str) -> Generator[Callable[[str], None]]:
+    """Work in quiet. The value shows what is going on, on stderr if that is a terminal."""
+    with quiet():
+        if not sys.stderr.isatty():
+            yield lambda stage: None
+            return
+        from rich.console import Console
+        from rich.markup import escape
+
+        with Console(file=sys.stderr).status(escape(first_stage)) as status:
+            yield lambda stage: status.update(escape(stage))
+
+
+@contextmanager
+def progress_bar(first_stage: str) -> Generator[Callable[[float, str], None]]:
+    """The same with how much of the work is done, from 0 to 1."""
+    with quiet():
+        if not sys.stderr.isatty():
+            yield lambda done, stage: None
+            return
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=Console(file=sys.stderr), transient=True, redirect_stdout=False) as bar:
+            task = bar.add_task(escape(first_stage), total=None)
+            yield lambda done, stage: bar.update(task, description=escape(stage), completed=done, total=1.0)
+
+
+@contextmanager
+def quiet() -> Generator[None]:
+    """Keep torch's warnings and logs to itself: what matters of them is in errors."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"(torch|onnx|onnxscript)\b.*")
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own, raised in the name of whoever copies a program
+        before = logging.root.manager.disable
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(before)
