@@ -76,7 +76,7 @@ def _lines(report: Report) -> Iterator[Line]:
     """A block for each finding, what was done about it, the totals."""
     sources = Sources()
     for finding in report.findings:
-        yield from block(report.model, finding, sources.excerpt(finding.file, finding.line))
+        yield from block(report.model, finding, sources.excerpt(finding.file, finding.line, finding.node))
         yield []
     for rewrite in report.rewrites:
         yield from _rewrite(rewrite)

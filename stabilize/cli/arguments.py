@@ -166,12 +166,15 @@ def bind_names(subject: Subject, arrays: Arrays, file: str) -> dict[str, torch.T
         tensors = {name: torch.as_tensor(array) for name, array in arrays.items()}
     except TypeError as error:
         raise ModelError(f"{file}: an array that is no tensor: {error}") from error
-    if set(tensors) != {f"arr_{i}" for i in range(len(tensors))}:
-        return tensors
     names = _input_names(subject)
-    if len(tensors) > len(names):
-        raise ModelError(f"{file}: {len(tensors)} arrays for the {len(names)} inputs of {subject.name}")
-    return {name: tensors[f"arr_{i}"] for i, name in enumerate(names[: len(tensors)])}
+    if set(tensors) == {f"arr_{i}" for i in range(len(names))}:
+        return {name: tensors[f"arr_{i}"] for i, name in enumerate(names)}
+    missing = [name for name in names if name not in tensors]
+    unknown = [name for name in tensors if name not in names]
+    if missing or unknown:
+        what = f"no array {missing[0]!r}" if missing else f"an array {unknown[0]!r}"
+        raise ModelError(f"{file}: {what}; the inputs of {subject.name} are {', '.join(names)}")
+    return {name: tensors[name] for name in names}
 
 
 def _input_names(subject: Subject) -> list[str]:
@@ -186,14 +189,9 @@ def _input_names(subject: Subject) -> list[str]:
 
 def bind_inputs(subject: Subject, arrays: Arrays, file: str) -> object:
     """Example inputs for `subject` from `arrays`: by input name, or by position when they are `arr_0`, `arr_1`, …"""
-    if subject.kind == "onnx":
+    if isinstance(subject.model, Path):
         return dict(arrays)
-    program = cast("ExportedProgram", subject.model)
-    tensors, names = bind_names(subject, arrays, file), _input_names(subject)
-    missing = [name for name in names if name not in tensors]
-    if missing:
-        raise ModelError(f"{file}: no array {missing[0]!r}; the inputs of {subject.name} are {', '.join(names)}")
-    return _nested(program, [tensors[name] for name in names])
+    return _nested(subject.model, list(bind_names(subject, arrays, file).values()))
 
 
 def _nested(program: ExportedProgram, flat: list[torch.Tensor]) -> object:

@@ -52,7 +52,7 @@ def lines(model: str, findings: Sequence[Finding]) -> Iterator[Line]:
     """A block for each finding, then the totals."""
     sources = Sources()
     for finding in findings:
-        yield from block(model, finding, sources.excerpt(finding.file, finding.line))
+        yield from block(model, finding, sources.excerpt(finding.file, finding.line, finding.node))
         yield []
     yield [(f"{model}: ", ""), (totals(findings), _LABEL)]
 

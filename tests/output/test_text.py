@@ -140,6 +140,25 @@ def test_what_a_line_computes_is_marked(tmp_path: Path, source: str, line: int, 
     assert marked(tmp_path, source, line) == expected
 
 
+@pytest.mark.parametrize(
+    ("source", "node", "expected"),
+    [
+        ("return log(p), x.pow(2) - x.mean().pow(2)", "sub", "x.pow(2) - x.mean().pow(2)"),
+        ("return log(p), x.pow(2) - x.mean().pow(2)", "body/log_3", "log(p)"),
+        ("return log(p), x.pow(2) - x.mean().pow(2)", "pow_1", "log(p), x.pow(2) - x.mean().pow(2)"),
+        ("y = e / e.sum(-1) + 1", "node_div_12", "e / e.sum(-1)"),
+        ("y = e / e.sum(-1) + 1", "sum_1", "e.sum(-1)"),
+        ("y = f(x) + 1", "opaque", "f(x) + 1"),
+        ("x.exp_()", "exp", "x.exp_()"),
+    ],
+)
+def test_the_one_expression_that_made_a_node_is_marked(source: str, node: str, expected: str, tmp_path: Path) -> None:
+    (tmp_path / "case.py").write_text(f"def f():\n    {source}\n")
+    excerpt = Sources().excerpt(str(tmp_path / "case.py"), 2, node)
+    assert excerpt is not None
+    assert excerpt.text[excerpt.start : excerpt.end] == expected
+
+
 def test_sources_that_are_not_here(tmp_path: Path) -> None:
     import os
 

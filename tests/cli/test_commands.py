@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,108 +20,7 @@ from onnx import TensorProto, helper
 
 import stabilize
 from stabilize.passes.rules import ALL
-
-FACTORY = """
-import torch
-
-class Head(torch.nn.Module):
-    def forward(self, x):
-        e = torch.exp(x)
-        return e / e.sum(dim=-1, keepdim=True)
-
-class Clean(torch.nn.Module):
-    def forward(self, x):
-        return torch.softmax(x, dim=-1)
-
-class WrongOne(torch.nn.Module):
-    def forward(self, x):
-        e = torch.exp(x - x.max(dim=-1, keepdim=True).values)
-        return e / (1 + e.sum(dim=-1, keepdim=True))
-
-def head():
-    return Head(), (torch.randn(3, 5),)
-
-def clean():
-    return Clean(), (torch.randn(3, 5),)
-
-def wrong_one():
-    return WrongOne(), (torch.randn(3, 5),)
-
-def keywords():
-    return Head(), {"x": torch.randn(3, 5)}
-
-def branching():
-    class Branch(torch.nn.Module):
-        def forward(self, x):
-            return x if x.sum() > 0 else -x
-    return Branch(), (torch.randn(3),)
-
-def raises():
-    raise ValueError("no weights\\nat all")
-
-def not_a_pair():
-    return Head()
-
-constant = 3
-"""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """Run the command line in this process (a fresh one would import torch each time), in a folder of its own."""
-    from stabilize.cli import main
-
-    (tmp_path / "models.py").write_text(FACTORY)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "models", raising=False)
-
-    def call(*arguments: str) -> Outcome:
-        capfd.readouterr()
-        status = main(list(arguments))
-        captured = capfd.readouterr()
-        return Outcome(status, captured.out, captured.err)
-
-    return call
-
-
-def softmax_model(stable: bool = False) -> onnx.ModelProto:
-    nodes = [
-        helper.make_node("Exp", ["x"], ["e"]),
-        helper.make_node("ReduceSum", ["e", "axes"], ["total"], keepdims=1),
-        helper.make_node("Div", ["e", "total"], ["y"]),
-    ]
-    graph = helper.make_graph(
-        [helper.make_node("Softmax", ["x"], ["y"], axis=-1)] if stable else nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 5])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 5])],
-        [] if stable else [helper.make_tensor("axes", TensorProto.INT64, [1], [1])],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-
-
-def commands_of(help_text: str) -> list[str]:
-    """The commands that a help text lists."""
-    lines = help_text.partition("Commands:")[2].splitlines()
-    return [line.split()[0] for line in lines if line.startswith("  ") and not line.startswith("   ")]
-
-
-def one_line(outcome: Outcome) -> str:
-    """The error of a failed run: status 2, nothing on stdout, exactly one line on stderr."""
-    assert outcome.status == 2
-    assert outcome.out == ""
-    (line,) = outcome.err.splitlines()
-    assert line.startswith("stabilize: ")
-    return line
-
+from tests.cli.support import FACTORY, Outcome, commands_of, on_terminal, one_line, read, softmax_model
 
 BIG = torch.tensor([[1000.0, 0.0, -1000.0, 999.0, 3.0]])
 
@@ -318,7 +216,7 @@ def test_without_arguments_the_help_is_shown(run: Callable[..., Outcome]) -> Non
 def test_only_commands_that_exist_are_listed(run: Callable[..., Outcome]) -> None:
     outcome = run("--help")
     assert outcome.status == 0
-    assert commands_of(outcome.out) == ["certify", "explain", "optimize", "rules"]
+    assert commands_of(outcome.out) == ["certify", "explain", "lint", "optimize", "rules"]
 
 
 def test_a_failed_write_leaves_the_old_file(run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -418,7 +316,7 @@ def test_a_rule_that_is_none(run: Callable[..., Outcome], name: str, hint: str) 
     assert hint in line
 
 
-@pytest.mark.parametrize("command", [["rules"], ["explain", "STB101"], ["--help"]])
+@pytest.mark.parametrize("command", [["rules"], ["explain", "STB101"], ["--help"], ["lint", "--help"]])
 def test_what_the_rules_say_needs_no_torch(command: list[str]) -> None:
     probe = (
         "import sys; from stabilize.cli import main; status = main(sys.argv[1:]);"
@@ -467,7 +365,7 @@ def test_progress_goes_to_a_terminal_only(tmp_path: Path) -> None:
     ) as process:
         os.close(device)
         shown = b""
-        while chunk := _read(terminal):
+        while chunk := read(terminal):
             shown += chunk
         assert process.stdout is not None
         out = process.stdout.read().decode()
@@ -480,27 +378,6 @@ def test_progress_goes_to_a_terminal_only(tmp_path: Path) -> None:
     piped = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert piped.stderr == ""
     assert piped.stdout == out
-
-
-def on_terminal(arguments: list[str], folder: Path, **environment: str) -> str:
-    """What a command writes to a terminal of 200 columns."""
-    terminal, device = pty.openpty()
-    command = [sys.executable, "-m", "stabilize", *arguments]
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "200", **environment}
-    with subprocess.Popen(command, cwd=folder, stdout=device, stderr=device, env=environment) as process:
-        os.close(device)
-        shown = b""
-        while chunk := _read(terminal):
-            shown += chunk
-    assert process.returncode in (0, 1), shown
-    return shown.decode()
-
-
-def _read(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, 65536)
-    except OSError:  # the other side of the terminal was closed
-        return b""
 
 
 @pytest.mark.parametrize(
