@@ -96,9 +96,9 @@ def test_output_goes_to_a_file_whole_or_not_at_all(run: Run, monkeypatch: pytest
         (["--fail-on", "warning"], 1),
         (["--fail-on", "info"], 1),
         (["--fail-on", "never"], 0),
-        (["--ignore", "STB1"], 0),
-        (["--select", "STB2,STB3", "--select", "STB4"], 0),
-        (["--select", "STB2,STB101"], 1),
+        (["--ignore", "STB1", "--ignore", "STB24,STB5"], 0),
+        (["--select", "STB20,STB3", "--select", "STB4"], 0),
+        (["--select", "STB20,STB101"], 1),
     ],
 )
 def test_status(run: Run, options: list[str], status: int) -> None:

@@ -122,7 +122,7 @@ def test_files_that_are_no_configuration(here: Path) -> None:
 
 
 def test_the_command_line_wins(run: Run) -> None:
-    write('format = "json"\nfail-on = "never"\nbudget = 0\nselect = ["STB2"]\nstatistics = true')
+    write('format = "json"\nfail-on = "never"\nbudget = 0\nselect = ["STB20"]\nstatistics = true')
     assert run("lint", "models:head").status == 0
     outcome = run("lint", "models:head", "--select", "STB1", "--fail-on", "warning", "--no-statistics")
     assert outcome.status == 1
