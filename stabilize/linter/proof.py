@@ -39,12 +39,14 @@ class Suspect:
     """A defect whose expression breaks.
 
     leaves: what its expression is computed from, all of them values of the host. data: of those that stay as they are.
+    rounding: whether it is run where every result is rounded to its type, rather than in the usual runtime.
     """
 
     found: Found
     leaves: tuple[Value, ...]
     data: Mapping[Value, torch.Tensor]
     breakage: Breakage
+    rounding: bool = False
 
     @staticmethod
     def of(found: Found, seed: int) -> Suspect | None:
@@ -118,7 +120,7 @@ class Suspect:
         """What computes host values from others."""
         key = tuple(given), tuple(wanted)
         if key not in self._runs:
-            self._runs[key] = Run(self.host.piece(given, wanted))
+            self._runs[key] = Run(self.host.piece(given, wanted), self.rounding)
         return self._runs[key]
 
     def outcome(self, given: Named) -> Outcome | None:
@@ -194,10 +196,12 @@ class Suspect:
 class Run:
     """A piece in the host's runtime."""
 
-    def __init__(self, piece: Piece) -> None:
+    def __init__(self, piece: Piece, rounding: bool) -> None:
         self.piece = piece
-        module = piece.model
-        self._runner = None if isinstance(module, torch.nn.Module) else OnnxRunner(module, "a part of the model")
+        model = piece.model
+        self._runner: OnnxRunner | None = None
+        if not isinstance(model, torch.nn.Module):
+            self._runner = OnnxRunner(model, "a part of the model", rounding=rounding)
 
     def __call__(self, given: Named) -> list[torch.Tensor]:
         """Its results; ModelError when it fails, UsageError when it needs more than what is given."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import torch
@@ -20,6 +21,10 @@ from stabilize.verify.execute import torch_dtype
 _MOST_ELEMENTS: Final = 1 << 24
 
 
+#: What is said of an outcome that was not ONNX Runtime's.
+_ROUNDING: Final = " (in onnx.reference: ONNX Runtime's kernels for CPUs compute float16 in float32)"
+
+
 def replayed(suspect: Suspect) -> Witness | None:
     """What the runtime gives for the expression; None when that is right, or the expression cannot be run by itself."""
     try:
@@ -30,7 +35,12 @@ def replayed(suspect: Suspect) -> Witness | None:
             outcome = suspect.outcome(given)
     except (StabilizeError, ShapeError):
         return None
-    return None if outcome is None else Witness(given, "expression", outcome.text, outcome.kind, piece)
+    if outcome is not None:
+        return Witness(given, "expression", outcome.text + (_ROUNDING if suspect.rounding else ""), outcome.kind, piece)
+    narrow = any(v.dtype == "float16" for v in cone([suspect.found.proposal.old], suspect.leaves))
+    if suspect.host.kind == "onnx" and narrow and not suspect.rounding:
+        return replayed(replace(suspect, rounding=True))
+    return None
 
 
 def full_size(suspect: Suspect) -> dict[str, torch.Tensor]:
