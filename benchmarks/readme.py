@@ -1,6 +1,7 @@
-"""Renew what the README quotes: run the command named in a marker and put its output between the markers.
+"""Renew what README and docs/quickstart.md quote: run the command named in a marker and put its output between them.
 
 python benchmarks/readme.py demo             # the section that starts with <!-- demo: ... -->: half a minute
+python benchmarks/readme.py gpt_block vae contrastive preference head        # those of the quickstart
 python benchmarks/readme.py demo spellings   # and the comparison with other tools: an hour
 """
 
@@ -12,7 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "quickstart.md")
 SECTION = re.compile(r"<!-- (?P<name>\w+): (?P<command>[^\n]*?) -->\n.*?<!-- /(?P=name) -->", re.DOTALL)
 
 
@@ -24,7 +25,7 @@ def output_of(command: str) -> str:
 
 def main() -> None:
     wanted = sys.argv[1:]
-    known = [section["name"] for section in SECTION.finditer(README.read_text())]
+    known = [section["name"] for document in DOCUMENTS for section in SECTION.finditer(document.read_text())]
     if not wanted or not set(wanted) <= set(known):
         raise SystemExit(f"name one or more of: {', '.join(known)}")
 
@@ -34,7 +35,8 @@ def main() -> None:
         body = output_of(section["command"]).strip()
         return f"<!-- {section['name']}: {section['command']} -->\n{body}\n<!-- /{section['name']} -->"
 
-    README.write_text(SECTION.sub(renew, README.read_text()))
+    for document in DOCUMENTS:
+        document.write_text(SECTION.sub(renew, document.read_text()))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,9 @@ def blocks(document: str, language: str) -> list[str]:
 # -- links ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/zoo.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/quickstart.md", "docs/zoo.md"]
+)
 def test_links_and_paths_exist(document: str) -> None:
     text = (ROOT / document).read_text()
     here = (ROOT / document).parent

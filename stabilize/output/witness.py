@@ -11,11 +11,13 @@ _INPUTS, _NUMBERS = 4, 6
 
 
 def described(witness: Mapping[str, object]) -> Iterator[str]:
-    """Line by line."""
-    parts = [f"{name} = {_array(value)}" for name, value in list(witness.items())[:_INPUTS]]
-    more = len(witness) - len(parts)
-    inside = "inside the model, " if getattr(witness, "scope", "model") == "expression" else ""
-    yield inside + "; ".join(parts) + (f"; and {more} more" if more else "")
+    """Line by line: one for each input, then what comes out, then where all of it is saved."""
+    if getattr(witness, "scope", "model") == "expression":
+        yield "values inside the model"
+    for name, value in list(witness.items())[:_INPUTS]:
+        yield f"{name} = {_array(value)}"
+    if len(witness) > _INPUTS:
+        yield f"and {len(witness) - _INPUTS} more"
     if outcome := getattr(witness, "outcome", None):
         yield str(outcome)
     if file := getattr(witness, "file", None):

@@ -23,7 +23,9 @@ head.py:4: error[STB101] naive-softmax: exp(x) overflows: 100% of it, always
   - exp(x) / sum(exp(x), 1)
   + softmax(x, 1)
   = breaks: x > 88.72 in float32
-  = witness: inside the model, x = [89, 89] (float32[1, 2]); n = 3 (int64)
+  = witness: values inside the model
+             x = [89, 89] (float32[1, 2])
+             n = 3 (int64)
              div_1 gives nan where 0.5 is right
              saved in witnesses/STB101-div_1.npz
   = at: node div_1, in blocks.0.attention
@@ -107,7 +109,7 @@ def test_arrays_in_a_few_words(value: object, expected: str) -> None:
 
 def test_many_inputs_are_counted() -> None:
     shown = text("m", [dataclasses.replace(SOFTMAX, witness={f"x{i}": torch.tensor(i) for i in range(6)})])
-    assert "x3 = 3 (int64); and 2 more\n" in shown
+    assert "x3 = 3 (int64)\n             and 2 more\n" in shown
 
 
 # -- the user's line ------------------------------------------------------------------------------------------------
