@@ -16,12 +16,12 @@ from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
-from typing import TypeAlias, final
+from typing import TypeAlias, cast, final
 
 from stabilize.formats import FORMATS, is_float
 from stabilize.graph.build import constant_of, element_count
 from stabilize.graph.value import Value
-from stabilize.passes.known import Known, unknown
+from stabilize.passes.known import Known, Numbers, unknown
 from stabilize.passes.linear import Linear, ln
 from stabilize.passes.normalised import is_cosine
 from stabilize.passes.scaled import Engine, number_of
@@ -94,6 +94,9 @@ class Ranges:
     def _compute(self, value: Value) -> Range:
         if value in self._given:
             return Range(*self._given[value])
+        if value.op == "input" and is_float(value.dtype):
+            numbers = self.known(value)
+            return Range() if numbers is None else Range(*numbers.bounds())
         if not is_float(value.dtype) and value.op not in _COUNTING:
             return Range()
         rule = RANGE.get(value.op)
@@ -130,6 +133,20 @@ class Ranges:
             return r
         lo, hi = self.bounds(form)
         return Range(max(r.lo, lo), min(r.hi, hi), r.big, r.tiny, r.broken)
+
+    def weight(self, value: Value, axis: int) -> tuple[Numbers, int] | None:
+        """The numbers of a weight that is known, and where its `axis` is in them, seen through transpositions."""
+        perm = tuple(range(value.type.rank))
+        axis = max(axis, -value.type.rank)
+        while value.op in ("transpose", "cast", "detach"):
+            if value.op == "transpose":
+                own = cast("tuple[int, ...]", value.attr("perm"))
+                perm = tuple(own[p] for p in perm)
+            value = value.operands[0]
+        if value.op != "input" or not is_float(value.dtype):
+            return None
+        numbers = self.known(value)
+        return None if numbers is None else (numbers, perm[axis])
 
     # --- bounds of linear forms -------------------------------------------------------------------------------------
 
@@ -354,6 +371,11 @@ def _exp(x: float) -> float:
 
 def _prod(a: float, b: float) -> float:
     return 0.0 if a == 0.0 or b == 0.0 else a * b
+
+
+def up(x: float, towards: int) -> float:
+    """`x` rounded outward: the next float above (1) or below (−1), unless it is 0 or infinite."""
+    return x if x == 0.0 or not math.isfinite(x) else math.nextafter(x, towards * INF)
 
 
 # --- rules ----------------------------------------------------------------------------------------------------------
@@ -625,13 +647,45 @@ def _r_cast(_: Ranges, v: Value, r: list[Range]) -> Range:
     return Range(max(r[0].lo, -held), min(r[0].hi, held), big, r[0].tiny)
 
 
-def _r_matmul(_: Ranges, v: Value, r: list[Range]) -> Range:
+def _r_matmul(s: Ranges, v: Value, r: list[Range]) -> Range:
     a, b = r
     positive = a.lo >= 0 and b.lo >= 0
     broken = (a.big or b.big) and not positive
     tiny = (a.tiny and b.tiny) or (positive and (a.tiny or b.tiny))
-    most = 1.0 if is_cosine(v) else INF
-    return Range(0.0 if positive else -most, most, a.big or b.big, tiny, broken)
+    lo, hi = (-1.0, 1.0) if is_cosine(v) else _products(s, v, r)
+    return Range(max(lo, 0.0) if positive else lo, hi, a.big or b.big, tiny, broken)
+
+
+def _products(s: Ranges, v: Value, r: list[Range]) -> tuple[float, float]:
+    """Bounds of Σ a·b: by the columns of a weight that is known, by the lengths of what is normalised (|a·b| ≤ ‖a‖‖b‖),
+    else term by term."""
+    left, right = v.operands
+    count = left.shape[-1]
+    bounds: list[tuple[float, float]] = []
+    if isinstance(count, int):
+        ends = [_prod(x, y) for x in (r[0].lo, r[0].hi) for y in (r[1].lo, r[1].hi)]
+        bounds.append((up(_prod(min(ends), count), -1), up(_prod(max(ends), count), 1)))
+        long = up(_prod(_length(s, left, -1, r[0], count), _length(s, right, -2, r[1], count)), 1)
+        bounds.append((-long, long))
+    for weight, axis, other in ((left, -1, r[1]), (right, -2, r[0])):
+        found = s.weight(weight, axis)
+        if found is not None and max(abs(other.lo), abs(other.hi)) < INF:
+            bounds.append(found[0].combined(other.lo, other.hi, found[1]))
+    return max((lo for lo, _ in bounds), default=-INF), min((hi for _, hi in bounds), default=INF)
+
+
+def _length(s: Ranges, x: Value, axis: int, r: Range, count: int) -> float:
+    """The largest ‖x‖₂ over `axis`, which is contracted."""
+    size = max(abs(r.lo), abs(r.hi))
+    plain = _prod(math.sqrt(count), size)
+    found = s.weight(x, axis)
+    if found is not None:
+        return min(plain, found[0].longest(found[1]))
+    while x.op in ("cast", "detach"):
+        x = x.operands[0]
+    if x.op in ("layer_norm", "rms_norm") and x.axes == (x.type.rank - 1,) and len(x.operands) == 1 and axis == -1:
+        return min(plain, math.sqrt(count))
+    return plain
 
 
 def _r_logsumexp(_: Ranges, v: Value, r: list[Range]) -> Range:
@@ -713,7 +767,12 @@ def _r_loss(_: Ranges, v: Value, r: list[Range]) -> Range:
 
 def _r_normalised(_: Ranges, v: Value, r: list[Range]) -> Range:
     """At most √n in size before weight and bias, however large the operand is."""
-    return Range(big=any(x.big for x in r[1:]))
+    count = element_count(v.shape, range(v.axes[0], v.type.rank))
+    size = INF if count is None else up(math.sqrt(count), 1)
+    if len(r) > 1:
+        size = _prod(size, max(abs(r[1].lo), abs(r[1].hi)))
+    lo, hi = (-size + r[2].lo, size + r[2].hi) if len(r) > 2 else (-size, size)
+    return Range(lo, hi, big=any(x.big for x in r[1:]))
 
 
 def _r_attention(_: Ranges, v: Value, r: list[Range]) -> Range:

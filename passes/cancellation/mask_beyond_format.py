@@ -49,7 +49,7 @@ _DEPTH = 6
 _MASKING = LAYOUT - {"gather", "one_hot"} | {"add", "cast", "div", "maximum", "minimum", "mul", "neg", "sub", "where"}
 
 _INFINITE = "a product with an infinity: inf·0 is NaN wherever nothing is masked"
-_TWICE = "two masks are added to a number beyond the format: rows that both mask throughout are NaN"
+_TWICE = "masks or a bias add up to a number beyond the format: rows that they mask throughout are NaN"
 
 
 def match(ctx: Context, value: Value) -> Proposal | None:
@@ -99,14 +99,26 @@ class _Beyond:
         return found
 
     def _overflows(self, value: Value) -> bool:
-        """A sum of two bounded numbers that is beyond the format where neither is: a mask and a mask."""
+        """A sum of two bounded numbers that is beyond the format where neither is: a mask and a mask, or a bias."""
         limit = FORMATS[value.dtype].max
-        lows = [self.ctx.ranges.of(o).lo for o in value.operands]
-        if not all(-limit <= low <= -limit / 4 for low in lows) or sum(lows) >= -limit:
+        lows = [self._low(o) for o in value.operands]
+        rounds_away = limit + FORMATS[value.dtype].spacing(limit) / 2
+        if not all(-limit <= low for low in lows) or min(lows) > -limit / 4 or sum(lows) > -rounds_away:
             return False
         self.twice = True
         self.hopeless |= sum(lows) < -self.limit
         return True
+
+    def _low(self, value: Value) -> float:
+        """How low a mask is: the least of what is known to be bounded; the number that a mask of 0 and 1 multiplies."""
+        known = self.ctx.ranges.of(value).lo
+        while value.op in LAYOUT | {"cast"}:
+            value = value.operands[0]
+        if known > -math.inf or value.op != "mul":
+            return known
+        numbers = [float(k) for o in value.operands if (k := number_of(o)) is not None]
+        lowest = -FORMATS[value.dtype].max / 4
+        return next((k for k in numbers if k <= lowest), known)
 
 
 RULE = Rule("STB602", "mask-beyond-format", _SINKS, match, __doc__, "error",

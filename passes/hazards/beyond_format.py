@@ -2,7 +2,7 @@
 
 ## What it does
 Finds numbers that the format they are used in does not hold: −1e12 or the lowest float32 in float16, a weight or a
-bounded expression that is cast to a format it leaves.
+bounded expression that is cast to a format it leaves, and sums and products whose bounds are known and beyond it.
 
 ## Why it is unstable
 The number is stored as an infinity: 0 times it is NaN, and so is its difference to another infinity; a row of scores
@@ -36,7 +36,8 @@ from stabilize.graph.value import Value
 from stabilize.passes.rule import Context, Proposal, Rule
 from stabilize.passes.scaled import number_of
 
-_OPS = frozenset({"add", "sub", "mul", "div", "where", "maximum", "minimum", "pow", "concat", "cast"})
+_ARITHMETIC = frozenset({"add", "sub", "mul", "div", "matmul", "sum", "pow", "cumsum", "norm"})
+_OPS = _ARITHMETIC | {"where", "maximum", "minimum", "concat", "cast"}
 
 
 def match(ctx: Context, value: Value) -> Proposal | None:
@@ -49,10 +50,25 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     else:
         numbers = (number_of(o) for o in value.operands if is_float(o.dtype))
         beyond = [float(k) for k in numbers if k is not None and fmt.max < abs(float(k)) < math.inf]
+        if not beyond and value.op in _ARITHMETIC and ctx.of_data(value):
+            beyond = _overflow(ctx, value, fmt.max)
     if not beyond:
         return None
     message = f"{beyond[0]:g} is beyond {fmt.name}, whose largest number is {fmt.max:g}: it is stored as an infinity"
     return RULE.proposal(value, safety=None, message=message)
+
+
+def _overflow(ctx: Context, value: Value, most: float) -> list[float]:
+    """The bound of a result that is beyond the format where those of its operands are not."""
+    bounds = ctx.ranges.of(value)
+    if not (math.isfinite(bounds.lo) and math.isfinite(bounds.hi)) or any(_size(ctx, o) > most for o in value.operands):
+        return []
+    return [b for b in (bounds.lo, bounds.hi) if abs(b) > most]
+
+
+def _size(ctx: Context, value: Value) -> float:
+    bounds = ctx.ranges.of(value)
+    return max(abs(bounds.lo), abs(bounds.hi))
 
 
 RULE = Rule("STB502", "number-beyond-format", _OPS, match, __doc__, "error",

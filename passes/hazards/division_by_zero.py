@@ -39,25 +39,39 @@ from stabilize.passes.scaled import number_of
 #: What leaves a divisor as it was found: it can be 0 where its operand can.
 _THROUGH = (LAYOUT - {"gather", "concat", "one_hot"}) | {"abs", "cast", "detach", "neg", "sqrt"}
 #: Divisors that are looked at: others (a ratio, a cosine, a loss) are 0 by coincidence only.
-_DATA = frozenset({"input", "sub", "sum", "mean", "norm", "mul", "matmul", "prod", "max", "min"})
+_DATA = frozenset({"input", "sub", "sum", "mean", "norm", "mul", "matmul", "prod", "max", "min", "add"})
 _NEAR = 64
 
 
 def match(ctx: Context, value: Value) -> Proposal | None:
-    divisor = value.operands[1]
-    if ctx.options.inside:
+    divisor = _divisor(value)
+    if divisor is None or ctx.options.inside:
         return None
     bounds = ctx.ranges.of(divisor)
-    if not bounds.lo <= 0 <= bounds.hi or number_of(divisor) is not None or zero_over_zero.is_found(value):
+    if (
+        not bounds.lo <= 0 <= bounds.hi
+        or number_of(divisor) is not None
+        or (value.op == "div" and zero_over_zero.is_found(value))
+    ):
         return None
     source = divisor
     while source.op in _THROUGH or (source.op == "mul" and any(number_of(o) for o in source.operands)):
         source = next((o for o in source.operands if number_of(o) is None), source.operands[0])
+    if source.op == "add" and not (bounds.lo == 0 and all(ctx.ranges.of(o).lo == 0 for o in source.operands)):
+        return None  # an unknown number may be a guard
     if source.op not in _DATA or not is_float(source.dtype) or not ctx.of_data(source):
         return None
     if source.op in ("sum", "mean") and (not ctx.engine.scaled(source).trivial or _is_guarded(source)):
         return None
     return RULE.proposal(value, safety=None)
+
+
+def _divisor(value: Value) -> Value | None:
+    """d in x/d and in d to a negative power."""
+    if value.op == "div":
+        return value.operands[1]
+    power = number_of(value.operands[1])
+    return value.operands[0] if power is not None and power < 0 else None
 
 
 def _is_guarded(source: Value) -> bool:
@@ -70,4 +84,4 @@ def _is_guarded(source: Value) -> bool:
     return False
 
 
-RULE = Rule("STB433", "division-by-zero", frozenset({"div"}), match, __doc__, "warning", poles=True)
+RULE = Rule("STB433", "division-by-zero", frozenset({"div", "pow"}), match, __doc__, "warning", poles=True)

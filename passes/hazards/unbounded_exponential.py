@@ -31,29 +31,33 @@ Kingma & Welling, Auto-Encoding Variational Bayes, ICLR 2014 (the parametrisatio
 
 from __future__ import annotations
 
+import math
+from itertools import islice
+
+from stabilize.graph.ops import LAYOUT
 from stabilize.graph.value import Value, latest_first
 from stabilize.passes.rule import Context, Proposal, Rule
 
 _NEAR = 48
+#: What leaves a number as a caller gave it.
+_AS_GIVEN = LAYOUT | {"cast", "constant", "detach", "neg"}
 
 
 def match(ctx: Context, value: Value) -> Proposal | None:
     if not ctx.ranges.of(value).big or value not in ctx.escaping or not ctx.of_data(value):
         return None
     exponent = value.operands[-1]
-    if any(ctx.ranges.of(o).big for o in value.operands) or not _is_of_network(ctx, exponent):
+    if any(ctx.ranges.of(o).big for o in value.operands) or not _is_made(ctx, exponent):
         return None
     return RULE.proposal(value, safety=None)
 
 
-def _is_of_network(ctx: Context, exponent: Value) -> bool:
-    """Whether weights or an operation that is not read made it, and not a caller."""
-    for i, value in enumerate(latest_first(exponent)):
-        if value.op in ("matmul", "opaque", "layer_norm", "rms_norm", "attention") or ctx.is_parameter(value):
-            return True
-        if i >= _NEAR:
-            return False
-    return False
+def _is_made(ctx: Context, exponent: Value) -> bool:
+    """Whether the model made it of more than one input of a caller who is to know its range, or gave it a range."""
+    if math.isfinite(ctx.ranges.of(exponent).hi):
+        return True
+    made = [v for v in islice(latest_first(exponent), _NEAR) if v.op not in _AS_GIVEN]
+    return any(v.op == "opaque" or ctx.is_parameter(v) for v in made) or len([v for v in made if v.op != "input"]) > 1
 
 
 _OPS = frozenset({"exp", "expm1", "sinh", "pow"})

@@ -78,11 +78,17 @@ def _witness(suspect: Suspect, given: Named, outcome: Outcome) -> Witness:
     return Witness(given, "model", outcome.text + _outputs(suspect, given), outcome.kind)
 
 
+#: Said of an output that is itself what breaks.
+_ITSELF: Final = ", an output"
+
+
 def _outputs(suspect: Suspect, given: Named) -> str:
     """What of the outputs is not finite, in words."""
     view = suspect.host.view
     names = view.names()
-    outputs = list(dict.fromkeys(names[v][0] for v in view.outputs if v in names and names[v][0] != suspect.target))
+    outputs = list(dict.fromkeys(names[v][0] for v in view.outputs if v in names))
+    if suspect.target in outputs:
+        return _ITSELF
     if not outputs:
         return ""
     try:

@@ -103,16 +103,44 @@ def search(
     known = {leaf: tensor for leaf, tensor in data.items() if leaf in leaves}
     if any(leaf.dtype == "other" for leaf in leaves):
         return None
-    problem = shrink(old, new or old, leaves, known) or full_size(old, new or old, leaves, known)
-    values = [] if problem is None else cone([problem.old, problem.new], problem.leaves)
-    if problem is None or len(values) > _MOST_OPERATIONS or _elements(values) > _MOST_ELEMENTS:
-        return None
     limits = [ordinary(leaf, bounds(leaf)) for leaf in leaves]
-    text = f"{show([problem.old, problem.new])} within {limits} without gradients of {sorted(map(str, problem.frozen))}"
-    key = None if problem.data else (text, seed, gradients, new is None, poles)
+    small = shrink(old, new or old, leaves, known)
+    problems = [] if small is None else [small]
+    if small is None or small.shrunk:  # some sums pass their format at full length only
+        problems += filter(None, [full_size(old, new or old, leaves, known)])
+    for problem in problems:
+        values = cone([problem.old, problem.new], problem.leaves)
+        if len(values) <= _MOST_OPERATIONS and _elements(values) <= _MOST_ELEMENTS:
+            found = _found(_Question(problem, tuple(limits), new is not None, gradients, poles), seed)
+            if found is not None:
+                return found
+    return None
+
+
+@final
+@dataclass(frozen=True)
+class _Question:
+    """limits: of the leaves. repaired: whether another expression is proposed. For the rest see `search`."""
+
+    problem: Problem
+    limits: tuple[Bounds, ...]
+    repaired: bool
+    gradients: bool
+    poles: bool
+
+    @property
+    def text(self) -> str:
+        """All there is to say about it."""
+        frozen = sorted(map(str, self.problem.frozen))
+        asked = (self.limits, self.repaired, self.gradients, self.poles)
+        return f"{show([self.problem.old, self.problem.new])} without gradients of {frozen}, {asked}"
+
+
+def _found(question: _Question, seed: int) -> Breakage | None:
+    key = None if question.problem.data else (question.text, seed)
     if key is None or key not in _searched:
         with undisturbed():
-            found = _Search(problem, limits, new is not None, gradients, poles).run(seed)
+            found = _Search(question).run(seed)
         if key is None:
             return found
         _searched[key] = found
@@ -122,7 +150,7 @@ def search(
 
 
 #: The layers of a network pose the same small problem many times.
-_searched: OrderedDict[tuple[str, int, bool, bool, bool], Breakage | None] = OrderedDict()
+_searched: OrderedDict[tuple[str, int], Breakage | None] = OrderedDict()
 _MOST_SEARCHED: Final = 512
 
 
@@ -131,25 +159,26 @@ def _elements(values: Sequence[Value]) -> int:
 
 
 def ordinary(leaf: Value, known: Bounds) -> Bounds:
-    """The numbers that a leaf is given: ordinary ones among those that are possible."""
+    """The numbers that a leaf is given: those that are known to be possible, ordinary ones where no bound is known."""
     if not is_float(leaf.dtype):
         return known
-    most = min(ORDINARY, FORMATS[leaf.dtype].max)
-    low, high = max(known[0], -FORMATS[leaf.dtype].max), min(known[1], FORMATS[leaf.dtype].max)
-    return (max(low, -most) if low < most else low), (min(high, most) if high > -most else high)
+    limit = FORMATS[leaf.dtype].max
+    most = min(ORDINARY, limit)
+    low = -most if known[0] == -math.inf else max(known[0], -limit)
+    high = most if known[1] == math.inf else min(known[1], limit)
+    return min(low, high), max(low, high)
 
 
 @final
 class _Search:
     """Tries families of inputs on one problem."""
 
-    def __init__(
-        self, problem: Problem, limits: Sequence[Bounds], repaired: bool, gradients: bool, poles: bool
-    ) -> None:
-        self.problem, self.repaired, self.poles = problem, repaired, poles
-        self.limits = dict(zip(problem.leaves, limits, strict=True))
+    def __init__(self, question: _Question) -> None:
+        problem = self.problem = question.problem
+        self.repaired, self.poles = question.repaired, question.poles
+        self.limits = dict(zip(problem.leaves, question.limits, strict=True))
         self.wrt = [leaf for leaf in problem.leaves if is_float(leaf.dtype) and leaf not in problem.frozen]
-        self.gradients = gradients and bool(self.wrt) and is_float(problem.old.dtype)
+        self.gradients = question.gradients and bool(self.wrt) and is_float(problem.old.dtype)
 
     def run(self, seed: int) -> Breakage | None:
         tried = [self._moved(tensors) for tensors in self._families(seed)]
@@ -164,7 +193,8 @@ class _Search:
         return None
 
     def _families(self, seed: int) -> Generator[Tensors]:
-        """Those of a certificate; masks that hold everywhere and nowhere; integers between bounds that are known."""
+        """Those of a certificate; the ends of ranges; masks that hold everywhere and nowhere; integers between bounds
+        that are known."""
         roots = [self.problem.old, self.problem.new]
         first: Tensors | None = None
         generator = torch.Generator().manual_seed(seed)
@@ -172,6 +202,10 @@ class _Search:
             if not family.poisoned:
                 first = first or family.tensors
                 yield self._integers(family.tensors, generator)
+        for end in (1, 0):
+            if first is not None:
+                free = {v: self.limits[v][end] for v in first if self._is_free(v)}
+                yield {v: torch.full_like(t, free[v]) if v in free else t for v, t in first.items()}
         for every in (True, False):
             if first is not None and any(leaf.dtype == "bool" for leaf in first):
                 yield {v: torch.full_like(t, every) if v.dtype == "bool" else t for v, t in first.items()}
