@@ -41,13 +41,14 @@ def gradients(module: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
     return [s for s in torch.autograd.grad(total, watched, allow_unused=True) if s is not None]
 
 
-def wrong(results: Iterable[Tensor], truth: Iterable[Tensor] = (), *, together: bool = False) -> str | None:
+def wrong(results: Iterable[Tensor], truth: Iterable[Tensor] = (), *, scale: str = "tensor") -> str | None:
     """What is wrong with results of finite inputs: NaN, infinite, or far from the truth where that is finite.
 
-    together: errors are relative to the largest number of all results, not of each: a slope that is 0 is rounded.
+    scale: what errors are relative to: the largest number of the "tensor"; of "all" results, for slopes, of which one
+    that is 0 over the reals is rounded; or each "element" itself, for the result of one operator.
     """
     pairs = list(_paired(results, truth))
-    largest = max((_size(exact) for _, exact in pairs if exact is not None and together), default=0.0)
+    largest = max((_size(exact) for _, exact in pairs if exact is not None and scale == "all"), default=0.0)
     for result, exact in pairs:
         if bool(result.isnan().any()):
             return "NaN"
@@ -55,8 +56,8 @@ def wrong(results: Iterable[Tensor], truth: Iterable[Tensor] = (), *, together: 
             return "infinite"
         known = None if exact is None or exact.shape != result.shape else exact.isfinite()
         if exact is not None and known is not None and bool(known.any()):
-            scale = max(_size(exact), largest, torch.finfo(result.dtype).tiny)
-            error = float((result.double() - exact)[known].abs().max()) / scale
+            least = max(0.0 if scale == "element" else _size(exact), largest, 2 * torch.finfo(result.dtype).tiny)
+            error = float(((result.double() - exact)[known].abs() / exact[known].abs().clamp_min(least)).max())
             if error > WRONG[result.dtype]:
                 return f"relative error {error:.2g}"
     return None
@@ -81,7 +82,7 @@ def failure(module: nn.Module, inputs: Sequence[Tensor], *, gradient: bool = Fal
     results = run(module, inputs)
     wide = in_float64(tuple(inputs))
     exact = [truth(*wide)] if truth is not None else _exact(run, module, wide)
-    return wrong(results, exact, together=gradient)
+    return wrong(results, exact, scale="all" if gradient else "tensor")
 
 
 def _exact(run: Callable[..., list[Tensor]], module: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:

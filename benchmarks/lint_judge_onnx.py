@@ -44,7 +44,8 @@ RUNTIMES: dict[str, Callable[[onnx.ModelProto, Arrays], list[np.ndarray]]] = {
 }
 
 
-def failure(model: onnx.ModelProto, inputs: Arrays, truth: Callable[..., np.ndarray] | None = None) -> str | None:
+def failure(model: onnx.ModelProto, inputs: Arrays, truth: Callable[..., np.ndarray] | None = None, *,
+            scale: str = "tensor") -> str | None:  # fmt: skip
     """How a model fails on finite inputs, and in which runtime."""
     if not all(bool(np.isfinite(np.asarray(x, np.float64)).all()) for x in inputs.values()):
         return None
@@ -56,7 +57,7 @@ def failure(model: onnx.ModelProto, inputs: Arrays, truth: Callable[..., np.ndar
         except Exception as error:  # a runtime without a kernel: the next one is asked; with none left, it is told
             reasons.append(f"{name}: {type(error).__name__}: {str(error).splitlines()[0][:120]}")
             continue
-        reason = wrong(_floats(results), _floats(exact))
+        reason = wrong(_floats(results), _floats(exact), scale=scale)
         if reason is not None:
             return f"{reason} in {name}"
     if len(reasons) == len(RUNTIMES):

@@ -43,7 +43,7 @@ def _of_module(module: nn.Module, inputs: Sequence[Tensor], node: str) -> str | 
         return f"the output is {reason}"
     inner = _inner(module, inputs, node)
     exact = _inner(_doubled(module), in_float64(tuple(inputs)), node)
-    reason = wrong(inner, exact)
+    reason = wrong(inner, exact, scale="element")
     if reason is not None:
         return f"{node} is {reason}"
     reason = failure(module, inputs, gradient=True)
@@ -79,7 +79,7 @@ def _of_graph(model: onnx.ModelProto, arrays: dict[str, np.ndarray], node: str) 
     if reason is not None:
         return f"the output is {reason}"
     inner = _with_output(model, node)
-    reason = None if inner is None else lint_judge_onnx.failure(inner, arrays)
+    reason = None if inner is None else lint_judge_onnx.failure(inner, arrays, scale="element")
     return None if reason is None else f"{node} is {reason}"
 
 

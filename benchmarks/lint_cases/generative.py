@@ -278,7 +278,8 @@ class ForwardAlgorithm(Mlp):
         return torch.log(alpha.sum())  # defect
 
 
-@register("log-determinant", _CHAIN, "STB2", no_onnx="prod", overflows=True, breaking=times(1e12), example=lambda: (normal(4, 8),))
+@register("log-determinant", _CHAIN, "STB2", no_onnx="prod", overflows=True, breaking=times(1e12),
+          ranges={"x": (-1e15, 1e15)}, example=lambda: (normal(4, 8),))  # fmt: skip
 class LogDeterminant(Mlp):
     """log ∏ of a Jacobian's diagonal."""
 
