@@ -122,7 +122,7 @@ class SoftmaxOverChannels(nn.Module):
         return e / e.sum(dim=1, keepdim=True)  # defect
 
 
-@register("attention-pooling", _NAIVE, *_CODES, "STB601", overflows=True, breaking=times(1e4),
+@register("attention-pooling", _NAIVE, *_CODES, "STB242", "STB243", "STB601", overflows=True, breaking=times(1e4),
           example=lambda: (normal(2, 6, 8), torch.ones(2, 6)))  # fmt: skip
 class AttentionPooling(nn.Module):
     """Document classification by attended words, with an epsilon against empty documents."""
@@ -156,7 +156,7 @@ class LabelSmoothing(Mlp):
         return -(target * torch.log(p)).sum(-1).mean()  # defect
 
 
-@register("perplexity", _LOG, *_CODES, breaking=times(1e4), example=_indexed)
+@register("perplexity", _LOG, *_CODES, "STB243", breaking=times(1e4), example=_indexed)
 class Perplexity(Mlp):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         p = torch.softmax(self.body(x), -1)

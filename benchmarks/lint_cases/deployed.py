@@ -46,7 +46,7 @@ attention (float16[6, 64] q, float16[6, 64] k) => (float16[6, 6] y) {
   y = Softmax<axis=-1>(d)
 }""")  # fmt: skip
 
-write("rms-norm", _NORMS, "STB4", "STB5", overflows=True, at=("p", "m", "a", "r", "y"), ranges={"x": (-2e3, 2e3)},
+write("rms-norm", _NORMS, "STB242", "STB4", "STB5", overflows=True, at=("p", "m", "a", "r", "y"), ranges={"x": (-2e3, 2e3)},
       example=normal(x=(4, 8)), breaking=times(400.0), halves={"two": 2, "eps": 1e-05}, text="""
 norm (float16[4, 8] x) => (float16[4, 8] y) {
   p = Pow(x, two)
@@ -56,7 +56,7 @@ norm (float16[4, 8] x) => (float16[4, 8] y) {
   y = Div(x, r)
 }""")  # fmt: skip
 
-write("layer-norm", _NORMS, "STB4", "STB5", overflows=True, at=("p", "v", "a", "r", "y"), ranges={"x": (-2e3, 2e3)},
+write("layer-norm", _NORMS, "STB242", "STB4", "STB5", overflows=True, at=("p", "v", "a", "r", "y"), ranges={"x": (-2e3, 2e3)},
       example=normal(x=(4, 8)), breaking=times(600.0), halves={"two": 2, "eps": 1e-05}, text="""
 norm (float16[4, 8] x) => (float16[4, 8] y) {
   m = ReduceMean<axes=[-1], keepdims=1>(x)
@@ -68,7 +68,7 @@ norm (float16[4, 8] x) => (float16[4, 8] y) {
   y = Div(c, r)
 }""")  # fmt: skip
 
-write("average-by-sum", "sums in float16", "STB5", "STB4", overflows=True, at=("s", "y"), ranges={"x": (-100.0, 100.0)},
+write("average-by-sum", "sums in float16", "STB242", "STB4", "STB5", overflows=True, at=("s", "y"), ranges={"x": (-100.0, 100.0)},
       example=normal(x=(1, 2, 32, 32)), breaking=filled(100.0), halves={"area": 1024}, text="""
 pooling (float16[1, 2, 32, 32] x) => (float16[1, 2] y) <int64[2] axes = {2, 3}> {
   r = Relu(x)
@@ -76,7 +76,7 @@ pooling (float16[1, 2, 32, 32] x) => (float16[1, 2] y) <int64[2] axes = {2, 3}> 
   y = Div(s, area)
 }""")  # fmt: skip
 
-write("minus-trillion-constant", _CONSTANTS, "STB5", "STB6", overflows=True, at=("low", "half", "masked", "y"),
+write("minus-trillion-constant", _CONSTANTS, "STB242", "STB5", "STB6", overflows=True, at=("low", "half", "masked", "y"),
       ranges={"x": (-50.0, 50.0)}, example=also(normal(x=(2, 6)), absent=_KEPT == 0),
       breaking=filled(True, "absent"), text="""
 mask (float16[2, 6] x, bool[2, 6] absent) => (float16[2, 6] y) {
@@ -86,7 +86,7 @@ mask (float16[2, 6] x, bool[2, 6] absent) => (float16[2, 6] y) {
   y = Softmax<axis=-1>(masked)
 }""")  # fmt: skip
 
-write("largest-float-initializer", _CONSTANTS, "STB5", "STB6", overflows=True, at=("half", "masked", "y"),
+write("largest-float-initializer", _CONSTANTS, "STB242", "STB5", "STB6", overflows=True, at=("half", "masked", "y"),
       ranges={"x": (-50.0, 50.0)}, example=also(normal(x=(2, 6)), kept=_KEPT == 1), breaking=filled(False, "kept"), text="""
 mask (float16[2, 6] x, bool[2, 6] kept) => (float16[2, 6] y) <float low = {-3.4028234e38}> {
   half = Cast<to=10>(low)
@@ -94,7 +94,7 @@ mask (float16[2, 6] x, bool[2, 6] kept) => (float16[2, 6] y) <float low = {-3.40
   y = Softmax<axis=-1>(masked)
 }""")  # fmt: skip
 
-write("minus-billion-bias", _CONSTANTS, "STB5", "STB6", overflows=True, at=("bias", "half", "masked", "y"),
+write("minus-billion-bias", _CONSTANTS, "STB242", "STB5", "STB6", overflows=True, at=("bias", "half", "masked", "y"),
       ranges={"x": (-50.0, 50.0), "mask": (0.0, 1.0)}, example=also(normal(x=(2, 6)), mask=_KEPT),
       breaking=filled(0.0, "mask"), text="""
 mask (float16[2, 6] x, float[2, 6] mask) => (float16[2, 6] y) <float low = {-1e9}, float one = {1}> {
@@ -105,7 +105,7 @@ mask (float16[2, 6] x, float[2, 6] mask) => (float16[2, 6] y) <float low = {-1e9
   y = Softmax<axis=-1>(masked)
 }""")  # fmt: skip
 
-write("two-minimum-masks", _MASKS, "STB5", "STB6", overflows=True, at=("both", "masked", "y"),
+write("two-minimum-masks", _MASKS, "STB242", "STB5", "STB6", overflows=True, at=("both", "masked", "y"),
       ranges={"x": (-50.0, 50.0)}, example=also(normal(x=(6, 6)), absent=np.zeros((6, 6)),
       future=np.triu(np.ones((6, 6)), 1)), breaking=filled(True, "absent", "future"), text="""
 mask (float[6, 6] x, bool[6, 6] absent, bool[6, 6] future) => (float[6, 6] y)
@@ -117,7 +117,7 @@ mask (float[6, 6] x, bool[6, 6] absent, bool[6, 6] future) => (float[6, 6] y)
   y = Softmax<axis=-1>(masked)
 }""")  # fmt: skip
 
-write("minimum-mask-plus-bias", _MASKS, "STB5", "STB6", overflows=True, at=("s", "masked", "y"),
+write("minimum-mask-plus-bias", _MASKS, "STB242", "STB5", "STB6", overflows=True, at=("s", "masked", "y"),
       ranges={"x": (-50.0, 50.0), "bias": (-50.0, 50.0)}, example=also(normal(x=(6, 6), bias=(6, 6)),
       absent=np.triu(np.ones((6, 6)), 1)), breaking=lambda i: {"x": i["x"] * 0 - 40, "bias": i["bias"] * 0 - 40,
       "absent": i["absent"] == i["absent"]}, halves={"low": -65504, "zero": 0}, text="""
@@ -128,7 +128,7 @@ mask (float16[6, 6] x, float16[6, 6] bias, bool[6, 6] absent) => (float16[6, 6] 
   y = Softmax<axis=-1>(masked)
 }""")  # fmt: skip
 
-write("renormalised-mask", "masks after the softmax", "STB4", "STB6", "STB1", "STB205", at=("w", "s", "y"),
+write("renormalised-mask", "masks after the softmax", "STB242", "STB4", "STB6", "STB1", "STB205", at=("w", "s", "y"),
       ranges={"mask": (0.0, 1.0)}, example=also(normal(x=(2, 6)), mask=_KEPT), breaking=filled(0.0, "mask"), text="""
 mask (float[2, 6] x, float[2, 6] mask) => (float[2, 6] y) <int64[1] axis = {1}> {
   p = Softmax<axis=-1>(x)

@@ -18,28 +18,28 @@ _COSINE = "arccos of a rounded cosine"
 _SQUARES = "√Σx² overflows"
 
 
-@register("standardised-batch", _DIVISION, "STB4", breaking=filled(1.0), example=lambda: (normal(6, 8),))
+@register("standardised-batch", _DIVISION, "STB4", "STB242", breaking=filled(1.0), example=lambda: (normal(6, 8),))
 class StandardisedBatch(Mlp):
     def forward(self, x: Tensor) -> Tensor:
         z = (x - x.mean(0)) / x.std(0)  # defect
         return self.body(z)
 
 
-@register("scaled-to-unit-range", _DIVISION, "STB4", breaking=filled(3.0), example=lambda: (normal(4, 8),))
+@register("scaled-to-unit-range", _DIVISION, "STB4", "STB242", breaking=filled(3.0), example=lambda: (normal(4, 8),))
 class ScaledToUnitRange(Mlp):
     def forward(self, x: Tensor) -> Tensor:
         low, high = x.amin(-1, keepdim=True), x.amax(-1, keepdim=True)
         return self.body((x - low) / (high - low))  # defect
 
 
-@register("shares-of-counts", _DIVISION, "STB4", breaking=filled(0.0), ranges={"counts": (0.0, 1e4)},
+@register("shares-of-counts", _DIVISION, "STB4", "STB242", breaking=filled(0.0), ranges={"counts": (0.0, 1e4)},
           example=lambda: (normal(4, 5).abs() + 1,))  # fmt: skip
 class SharesOfCounts(nn.Module):
     def forward(self, counts: Tensor) -> Tensor:
         return counts / counts.sum(-1, keepdim=True)  # defect
 
 
-@register("unit-vectors", _DIVISION, "STB4", breaking=filled(0.0), example=lambda: (normal(4, 8).abs(),))
+@register("unit-vectors", _DIVISION, "STB4", "STB242", breaking=filled(0.0), example=lambda: (normal(4, 8).abs(),))
 class UnitVectors(nn.Module):
     """Normalised as most write it: a row of zeros is 0/0."""
 
@@ -48,7 +48,7 @@ class UnitVectors(nn.Module):
         return features / features.norm(dim=-1, keepdim=True)  # defect
 
 
-@register("precision-and-recall", _DIVISION, "STB4", breaking=filled(0.0, 0, 1), example=lambda: (bits(9), bits(9)),
+@register("precision-and-recall", _DIVISION, "STB4", "STB242", breaking=filled(0.0, 0, 1), example=lambda: (bits(9), bits(9)),
           ranges={"predicted": (0.0, 1.0), "actual": (0.0, 1.0)})  # fmt: skip
 class PrecisionAndRecall(nn.Module):
     """The F1 score: TP/(TP + FP)."""
@@ -60,7 +60,7 @@ class PrecisionAndRecall(nn.Module):
         return 2 * precision * recall / (precision + recall)  # defect
 
 
-@register("dice-loss", _DIVISION, "STB4", breaking=lambda i: (i[0] * 0 - 1e4, i[1] * 0), ranges={"mask": (0.0, 1.0)},
+@register("dice-loss", _DIVISION, "STB4", "STB242", breaking=lambda i: (i[0] * 0 - 1e4, i[1] * 0), ranges={"mask": (0.0, 1.0)},
           example=lambda: (normal(2, 3, 6, 6), bits(2, 1, 6, 6)))  # fmt: skip
 class DiceLoss(nn.Module):
     """Of predictions that may all be zero for an empty mask."""
@@ -75,7 +75,7 @@ class DiceLoss(nn.Module):
         return 1 - 2 * (p * mask).sum((1, 2, 3)) / (p.sum((1, 2, 3)) + mask.sum((1, 2, 3)))  # defect
 
 
-@register("reciprocal-of-data", _DIVISION, "STB4", breaking=one_entry(0.0), example=lambda: (uniform(4, 8) + 1,))
+@register("reciprocal-of-data", _DIVISION, "STB4", "STB242", breaking=one_entry(0.0), example=lambda: (uniform(4, 8) + 1,))
 class ReciprocalOfData(Mlp):
     """Inverse distances."""
 
@@ -83,14 +83,14 @@ class ReciprocalOfData(Mlp):
         return self.body(torch.relu(1.0 / distance))  # defect
 
 
-@register("relative-error", _DIVISION, "STB4", breaking=one_entry(0.0, 1), example=lambda: (normal(4, 8),
+@register("relative-error", _DIVISION, "STB4", "STB242", breaking=one_entry(0.0, 1), example=lambda: (normal(4, 8),
           uniform(4, 5) + 1))  # fmt: skip
 class RelativeError(Mlp):
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         return ((self.body(x) - target) / target).abs().mean()  # defect
 
 
-@register("masked-mean", _DIVISION, "STB4", breaking=filled(0.0, 1), ranges={"mask": (0.0, 1.0)},
+@register("masked-mean", _DIVISION, "STB4", "STB242", breaking=filled(0.0, 1), ranges={"mask": (0.0, 1.0)},
           example=lambda: (normal(2, 6, 8), torch.ones(2, 6)))  # fmt: skip
 class MaskedMean(Mlp):
     """Pooling over tokens that may all be padding."""
@@ -100,7 +100,7 @@ class MaskedMean(Mlp):
         return self.body(pooled)
 
 
-@register("instance-norm-by-hand", _DIVISION, "STB4", breaking=filled(1.0), example=lambda: (normal(2, 3, 6, 6),))
+@register("instance-norm-by-hand", _DIVISION, "STB4", "STB242", breaking=filled(1.0), example=lambda: (normal(2, 3, 6, 6),))
 class InstanceNormByHand(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -194,7 +194,7 @@ class RootOfSoftmax(Mlp):
         return torch.sqrt(p).sum(-1).mean()  # defect
 
 
-@register("root-of-relu", _ROOT, "STB4", gradient=True, breaking=times(1e2), example=lambda: (normal(4, 8).abs(),))
+@register("root-of-relu", _ROOT, "STB4", "STB242", gradient=True, breaking=times(1e2), example=lambda: (normal(4, 8).abs(),))
 class RootOfRelu(nn.Module):
     """By hand: the slope of torch's own ReLU covers the infinite one of the root."""
 
@@ -208,13 +208,13 @@ class RootOfRelu(nn.Module):
         return torch.sqrt(y * (y > 0)).mean()  # defect
 
 
-@register("root-of-abs", _ROOT, "STB4", gradient=True, breaking=filled(0.0), example=lambda: (normal(4, 8),))
+@register("root-of-abs", _ROOT, "STB4", "STB242", gradient=True, breaking=filled(0.0), example=lambda: (normal(4, 8),))
 class SignedRoot(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return (torch.sign(x) * torch.sqrt(torch.abs(x))).mean()  # defect
 
 
-@register("distance-to-itself", _ROOT, "STB4", gradient=True, breaking=lambda i: (i[0], i[0]),
+@register("distance-to-itself", _ROOT, "STB4", "STB242", gradient=True, breaking=lambda i: (i[0], i[0]),
           example=lambda: (normal(4, 8), normal(4, 8)))  # fmt: skip
 class DistanceToItself(Mlp):
     """A triplet's distance, whose slope at 0 is 0/0."""
@@ -224,7 +224,7 @@ class DistanceToItself(Mlp):
         return torch.sqrt((gap**2).sum(-1)).mean()  # defect
 
 
-@register("pairwise-distances", _ROOT, "STB4", breaking=lambda i: (i[0] * 1e-3 + 1e4,), example=lambda: (normal(4, 8),))
+@register("pairwise-distances", _ROOT, "STB4", "STB242", breaking=lambda i: (i[0] * 1e-3 + 1e4,), example=lambda: (normal(4, 8),))
 class PairwiseDistances(Mlp):
     """By ‖a‖² + ‖b‖² − 2ab, which is below 0 on the diagonal as often as not."""
 
@@ -236,14 +236,14 @@ class PairwiseDistances(Mlp):
         return upper.sum()
 
 
-@register("geometric-mean-pooling", _ROOT, "STB4", gradient=True, breaking=filled(0.0), ranges={"x": (0.0, 10.0)},
+@register("geometric-mean-pooling", _ROOT, "STB4", "STB242", gradient=True, breaking=filled(0.0), ranges={"x": (0.0, 10.0)},
           example=lambda: (uniform(2, 3, 6, 6) + 1,))  # fmt: skip
 class GeneralisedMeanPooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.pow(x.pow(3.0).mean((-2, -1)), 1.0 / 3.0).sum()  # defect
 
 
-@register("rsqrt-of-square-mean", _ROOT, "STB4", breaking=filled(0.0), example=lambda: (normal(4, 8),))
+@register("rsqrt-of-square-mean", _ROOT, "STB4", "STB242", breaking=filled(0.0), example=lambda: (normal(4, 8),))
 class RmsWithoutGuard(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -253,7 +253,7 @@ class RmsWithoutGuard(nn.Module):
         return self.scale * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True))  # defect
 
 
-@register("graph-degrees", _ROOT, "STB4", breaking=filled(0.0), ranges={"adjacency": (0.0, 1.0)},
+@register("graph-degrees", _ROOT, "STB4", "STB242", breaking=filled(0.0), ranges={"adjacency": (0.0, 1.0)},
           example=lambda: (torch.ones(4, 4), normal(4, 8)))  # fmt: skip
 class GraphDegrees(Mlp):
     """A graph convolution whose node has no neighbour."""
@@ -263,7 +263,7 @@ class GraphDegrees(Mlp):
         return inverse_root[:, None] * adjacency * inverse_root @ self.body(x)  # defect
 
 
-@register("variance-by-two-moments", _MOMENTS, "STB4", breaking=plus(1e4), example=lambda: (normal(4, 8),))
+@register("variance-by-two-moments", _MOMENTS, "STB4", "STB242", breaking=plus(1e4), example=lambda: (normal(4, 8),))
 class VarianceByTwoMoments(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         mean = x.mean(-1, keepdim=True)
@@ -271,7 +271,7 @@ class VarianceByTwoMoments(nn.Module):
         return (x - mean) / torch.sqrt(variance + 1e-6)  # defect
 
 
-@register("batch-norm-by-hand", _MOMENTS, "STB4", breaking=plus(1e4), example=lambda: (normal(6, 3, 4, 4),))
+@register("batch-norm-by-hand", _MOMENTS, "STB4", "STB242", breaking=plus(1e4), example=lambda: (normal(6, 3, 4, 4),))
 class BatchNormByHand(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -283,7 +283,7 @@ class BatchNormByHand(nn.Module):
         return (x - mean) / spread * self.scale[:, None, None] + self.shift[:, None, None]  # defect
 
 
-@register("statistics-pooling", _MOMENTS, "STB4", breaking=plus(1e4), example=lambda: (normal(2, 9, 8),))
+@register("statistics-pooling", _MOMENTS, "STB4", "STB242", breaking=plus(1e4), example=lambda: (normal(2, 9, 8),))
 class StatisticsPooling(nn.Module):
     """Mean and deviation over time, of a speaker's features."""
 
@@ -292,7 +292,7 @@ class StatisticsPooling(nn.Module):
         return mean, (x.square().mean(1) - mean.square()).clamp(min=0).sqrt()  # defect
 
 
-@register("rounded-cosine", _COSINE, "STB4", breaking=lambda i: (i[0], i[0]), ranges={},
+@register("rounded-cosine", _COSINE, "STB4", "STB242", breaking=lambda i: (i[0], i[0]), ranges={},
           example=lambda: (normal(64, 8), normal(64, 8)))  # fmt: skip
 class RoundedCosine(nn.Module):
     """The angle between rotations, or vectors, that are the same."""
@@ -303,7 +303,7 @@ class RoundedCosine(nn.Module):
         return torch.acos((a * b).sum(-1))  # defect
 
 
-@register("geodesic-of-rotations", _COSINE, "STB4", breaking=lambda i: (i[0], i[0]),
+@register("geodesic-of-rotations", _COSINE, "STB4", "STB242", breaking=lambda i: (i[0], i[0]),
           example=lambda: (normal(64, 3, 3), normal(64, 3, 3)))  # fmt: skip
 class GeodesicOfRotations(nn.Module):
     """From traces of rotations that Gram and Schmidt made."""
@@ -318,7 +318,7 @@ class GeodesicOfRotations(nn.Module):
         return torch.acos((trace - 1) / 2)  # defect
 
 
-@register("arcsine-loss", _COSINE, "STB4", "STB2", gradient=True, breaking=lambda i: (i[0] * 1e4,),
+@register("arcsine-loss", _COSINE, "STB4", "STB242", "STB2", gradient=True, breaking=lambda i: (i[0] * 1e4,),
           example=lambda: (normal(4, 8),))  # fmt: skip
 class ArcsineOfTanh(Mlp):
     """The slope of arcsine at 1 is infinite."""
@@ -327,14 +327,14 @@ class ArcsineOfTanh(Mlp):
         return torch.asin(torch.tanh(self.body(x))).mean()  # defect
 
 
-@register("euclidean-norm", _SQUARES, "STB4", overflows=True, breaking=times(1e25), ranges={"x": (-1e30, 1e30)},
+@register("euclidean-norm", _SQUARES, "STB4", "STB242", overflows=True, breaking=times(1e25), ranges={"x": (-1e30, 1e30)},
           example=lambda: (normal(4, 8),))  # fmt: skip
 class EuclideanNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x / (torch.sqrt((x * x).sum(-1, keepdim=True)) + 1e-6)  # defect
 
 
-@register("cosine-by-hand", _SQUARES, "STB4", overflows=True, breaking=times(1e25, 0, 1),
+@register("cosine-by-hand", _SQUARES, "STB4", "STB242", overflows=True, breaking=times(1e25, 0, 1),
           ranges={"a": (-1e30, 1e30), "b": (-1e30, 1e30)},
           example=lambda: (normal(4, 8), normal(4, 8)))  # fmt: skip
 class CosineByHand(nn.Module):

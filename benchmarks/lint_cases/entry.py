@@ -75,8 +75,10 @@ class Defect:
 
     @cached_property
     def source(self) -> tuple[list[str], int]:
-        """Lines of the class, and the number of the first."""
-        return inspect.getsourcelines(self.build)
+        """Lines of the class from `class` on, and the number of the first."""
+        lines, first = inspect.getsourcelines(self.build)
+        above = next(i for i, line in enumerate(lines) if line.startswith("class "))
+        return lines[above:], first + above
 
     @property
     def file(self) -> Path:

@@ -80,7 +80,7 @@ class TiedLogits(nn.Module):
         return torch.log_softmax(logits * 0.01, -1)  # defect
 
 
-@register("cosine-in-half", _NORMS, "STB4", "STB5", half=True, overflows=True, ranges={"a": (-1e3, 1e3)},
+@register("cosine-in-half", _NORMS, "STB242", "STB4", "STB5", half=True, overflows=True, ranges={"a": (-1e3, 1e3)},
           example=lambda: (normal(4, 8), normal(4, 8)), breaking=times(400.0, 0))  # fmt: skip
 class CosineInHalf(nn.Module):
     """Squares pass 65504 from 255.9 on."""
@@ -90,7 +90,7 @@ class CosineInHalf(nn.Module):
         return (a * b).sum(-1) / lengths.clamp(min=1e-4)  # defect
 
 
-@register("unit-vectors-in-half", _NORMS, "STB4", "STB5", half=True, overflows=True, ranges={"x": (-1e3, 1e3)},
+@register("unit-vectors-in-half", _NORMS, "STB242", "STB4", "STB5", half=True, overflows=True, ranges={"x": (-1e3, 1e3)},
           example=lambda: (normal(4, 8),), breaking=times(400.0))  # fmt: skip
 class UnitVectorsInHalf(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ class UnitVectorsInHalf(nn.Module):
         return x / (length + 1e-3)  # defect
 
 
-@register("rms-norm-in-half", _NORMS, "STB4", "STB5", half=True, overflows=True, ranges={"x": (-1e3, 1e3)},
+@register("rms-norm-in-half", _NORMS, "STB242", "STB4", "STB5", half=True, overflows=True, ranges={"x": (-1e3, 1e3)},
           example=lambda: (normal(4, 8),), breaking=times(400.0))  # fmt: skip
 class RmsNormInHalf(nn.Module):
     def __init__(self) -> None:
@@ -110,7 +110,7 @@ class RmsNormInHalf(nn.Module):
         return self.weight * x * torch.rsqrt(variance + 1e-5)  # defect
 
 
-@register("layer-norm-in-half", _NORMS, "STB4", "STB5", half=True, overflows=True, ranges={"x": (-2e3, 2e3)},
+@register("layer-norm-in-half", _NORMS, "STB242", "STB4", "STB5", half=True, overflows=True, ranges={"x": (-2e3, 2e3)},
           example=lambda: (normal(4, 8),), breaking=times(600.0))  # fmt: skip
 class LayerNormInHalf(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ class LayerNormInHalf(nn.Module):
         return centred / torch.sqrt(variance + 1e-5)  # defect
 
 
-@register("vanishing-guard-in-half", _NORMS, "STB4", "STB5", half=True, breaking=filled(0.0),
+@register("vanishing-guard-in-half", _NORMS, "STB242", "STB4", "STB5", half=True, breaking=filled(0.0),
           example=lambda: (normal(4, 8),), ranges={"x": (-10.0, 10.0)})  # fmt: skip
 class VanishingGuardInHalf(nn.Module):
     """An epsilon of 1e-8 is 0 in float16."""
@@ -128,21 +128,21 @@ class VanishingGuardInHalf(nn.Module):
         return x / (x.abs().sum(-1, keepdim=True) + 1e-8)  # defect
 
 
-@register("gradient-penalty-in-half", _NORMS, "STB4", "STB5", half=True, overflows=True,
+@register("gradient-penalty-in-half", _NORMS, "STB242", "STB4", "STB5", half=True, overflows=True,
           example=lambda: (normal(2, 64),), breaking=times(1e3), ranges={"slopes": (-6e4, 6e4)})  # fmt: skip
 class PenaltyInHalf(nn.Module):
     def forward(self, slopes: Tensor) -> Tensor:
         return ((slopes.square().sum(-1).sqrt() - 1) ** 2).mean()  # defect
 
 
-@register("counts-in-half", _SUMS, "STB5", "STB4", half=True, overflows=True, ranges={"x": (0.0, 1000.0)},
+@register("counts-in-half", _SUMS, "STB242", "STB4", "STB5", half=True, overflows=True, ranges={"x": (0.0, 1000.0)},
           example=lambda: (uniform(2, 128, low=1.0),), breaking=filled(1000.0))  # fmt: skip
 class CountsInHalf(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x / x.sum(-1, keepdim=True)  # defect
 
 
-@register("squared-error-in-half", _SUMS, "STB5", "STB4", half=True, overflows=True, ranges={"x": (-500.0, 500.0),
+@register("squared-error-in-half", _SUMS, "STB242", "STB4", "STB5", half=True, overflows=True, ranges={"x": (-500.0, 500.0),
           "y": (-500.0, 500.0)}, example=lambda: (normal(4, 8), normal(4, 8)),
           breaking=lambda i: (i[0] * 0 + 400, i[1] * 0 - 400))  # fmt: skip
 class SquaredErrorInHalf(nn.Module):
@@ -190,7 +190,7 @@ class CastOfLargeActivations(nn.Module):
         return torch.softmax(self.head(x.half()), -1)  # defect
 
 
-@register("masked-fill-in-half", _CONSTANTS, "STB5", "STB6", half=True, overflows=True,
+@register("masked-fill-in-half", _CONSTANTS, "STB242", "STB5", "STB6", half=True, overflows=True,
           ranges={"scores": (-50.0, 50.0)}, breaking=lambda i: (i[0], i[1] * 0),
           example=lambda: (normal(2, 6, 6), _padding()[:, None, :].expand(2, 6, 6).clone()))  # fmt: skip
 class MinusBillionInHalf(nn.Module):
@@ -201,7 +201,7 @@ class MinusBillionInHalf(nn.Module):
         return torch.softmax(scores, -1)  # defect
 
 
-@register("minus-trillion-buffer", _CONSTANTS, "STB5", "STB6", overflows=True,
+@register("minus-trillion-buffer", _CONSTANTS, "STB242", "STB5", "STB6", overflows=True,
           breaking=lambda i: (i[0], torch.ones_like(i[1])), ranges={"x": (-50.0, 50.0)},
           example=lambda: (normal(2, 6, 6), _padding()[:, None, :].expand(2, 6, 6) == 0))  # fmt: skip
 class MinusTrillionCast(nn.Module):
@@ -216,7 +216,7 @@ class MinusTrillionCast(nn.Module):
         return torch.softmax(torch.where(absent, low, x.half()), -1).float()  # defect
 
 
-@register("largest-float-cast", _CONSTANTS, "STB5", "STB6", overflows=True, breaking=lambda i: (i[0], i[1] * 0),
+@register("largest-float-cast", _CONSTANTS, "STB242", "STB5", "STB6", overflows=True, breaking=lambda i: (i[0], i[1] * 0),
           ranges={"x": (-50.0, 50.0)}, example=lambda: (normal(2, 6, 6), torch.ones(2, 6, 6).tril().bool().float()))
 class LargestFloatCast(nn.Module):
     """−3.4e38 is −inf in float16: a row with everything masked is NaN."""
@@ -227,7 +227,7 @@ class LargestFloatCast(nn.Module):
         return torch.softmax(scores, -1).float()  # defect
 
 
-@register("two-minimum-masks", _MASKS, "STB6", "STB5", overflows=True, breaking=lambda i: (i[0], i[1] * 0),
+@register("two-minimum-masks", _MASKS, "STB242", "STB5", "STB6", overflows=True, breaking=lambda i: (i[0], i[1] * 0),
           ranges={"scores": (-50.0, 50.0)}, example=lambda: (normal(2, 6, 6), torch.ones(2, 6)))  # fmt: skip
 class TwoMinimumMasks(nn.Module):
     """Absent queries plus absent keys, each the most negative number: their sum is −inf, whole rows of it NaN."""
@@ -238,7 +238,7 @@ class TwoMinimumMasks(nn.Module):
         return torch.softmax(scores + bias, -1)  # defect
 
 
-@register("minimum-mask-plus-bias", _MASKS, "STB6", "STB5", half=True, overflows=True,
+@register("minimum-mask-plus-bias", _MASKS, "STB242", "STB5", "STB6", half=True, overflows=True,
           breaking=lambda i: (i[0] * 0 - 30.0, i[1] * 0 - 50.0, i[2] * 0), ranges={"scores": (-50.0, 50.0),
           "bias": (-50.0, 50.0)}, example=lambda: (normal(2, 6, 6), normal(6, 6), _padding()))  # fmt: skip
 class MinimumMaskPlusBias(nn.Module):
@@ -250,7 +250,7 @@ class MinimumMaskPlusBias(nn.Module):
         return torch.softmax(scores + bias + absent, -1)  # defect
 
 
-@register("tokens-in-half", _SUMS, "STB5", "STB4", half=True, breaking=lambda i: i, weights=300.0, overflows=True,
+@register("tokens-in-half", _SUMS, "STB242", "STB4", "STB5", half=True, breaking=lambda i: i, weights=300.0, overflows=True,
           example=lambda: (classes(2, 6, below=20),))  # fmt: skip
 class TokensInHalf(Tokens):
     """Squares of embeddings, which overflow for trained weights above 255.9."""
