@@ -2,7 +2,7 @@
 
     python benchmarks/lint_corpus.py                        everything that needs no other package: a few minutes
     python benchmarks/lint_corpus.py --family softmax       families whose names contain that; no healthy graphs
-    python benchmarks/lint_corpus.py --full                 the models of the zoo as well (benchmarks/zoo-requirements.txt)
+    python benchmarks/lint_corpus.py --full                 the models of the zoo as well (zoo-requirements.txt)
     python benchmarks/lint_corpus.py --json FILE            every finding
 
 The defective graphs (`lint_cases`) re-create the bug families of the published studies. A defect counts as found when a

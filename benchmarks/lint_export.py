@@ -1,7 +1,8 @@
 """Write the modules of the lint's corpus as ONNX graphs: `python benchmarks/lint_export.py [NAME ...]`.
 
-The graphs lie in `benchmarks/lint_graphs`, one file a module, as `torch.onnx.export(dynamo=True, optimize=False)` writes
-them, with the stack traces of their nodes and without its other notes. Only modules that changed are written again.
+The graphs lie in `benchmarks/lint_graphs`, one file a module, as `torch.onnx.export(dynamo=True,
+optimize=False)` writes them, with the stack traces of their nodes and without its other notes. Only modules that
+changed are written again.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@
     python benchmarks/lint_speed.py --nodes 3000 --repeat 5
 
 Three times in the same process, the best of each: `stabilize.lint(path, budget=0)`;
-`onnx.checker.check_model(path, full_check=True)` and `onnx.shape_inference.infer_shapes` of the file, loaded. The file is
+`onnx.checker.check_model(path, full_check=True)`; `onnx.shape_inference.infer_shapes` of the file, loaded. The file is
 a tower of transformer blocks whose attention is written by hand (tests/towers.py). The exit status is 1 when the lint
-takes longer.
+takes longer than the other two together.
 """
 
 from __future__ import annotations
@@ -42,7 +42,15 @@ def row(name: str, path: Path, repeat: int) -> tuple[str, bool]:
     check = seconds(lambda: onnx.checker.check_model(str(path), full_check=True), repeat)
     infer = seconds(lambda: onnx.shape_inference.infer_shapes(onnx.load(str(path))), repeat)
     size = path.stat().st_size / 2**20
-    cells = (name, f"{size:.1f}", f"{findings}", f"{lint:.2f}", f"{check:.2f}", f"{infer:.2f}", f"{lint / (check + infer):.2f}")
+    cells = (
+        name,
+        f"{size:.1f}",
+        f"{findings}",
+        f"{lint:.2f}",
+        f"{check:.2f}",
+        f"{infer:.2f}",
+        f"{lint / (check + infer):.2f}",
+    )
     return f"| {' | '.join(cells)} |", lint < check + infer
 
 
@@ -74,7 +82,9 @@ def main() -> int:
     print("|---|---:|---:|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
         for name, width in files:
-            text, less = row(f"{options.nodes} nodes, {name}", saved(Path(folder), options.nodes, width), options.repeat)
+            text, less = row(
+                f"{options.nodes} nodes, {name}", saved(Path(folder), options.nodes, width), options.repeat
+            )
             print(text, flush=True)
             met.append(less)
     for (name, _), less in zip(files, met, strict=True):

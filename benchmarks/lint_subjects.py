@@ -41,7 +41,9 @@ def subjects() -> Iterator[Subject]:
         yield _subject(defect, "PyTorch", lambda d=defect: (d.module(), d.inputs()), partial(_at_line, defect))
     for defect in DEFECTS:
         if defect.exported:
-            yield _subject(defect, "ONNX, exported", lambda d=defect: (graph_of(d), None), partial(_at_old_line, defect))
+            yield _subject(
+                defect, "ONNX, exported", lambda d=defect: (graph_of(d), None), partial(_at_old_line, defect)
+            )
     for graph in WRITTEN:
         yield _subject(graph, "ONNX, written", lambda g=graph: (g.model, None), partial(_at_node, graph))
 

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 PUBLISHED = """\
 Published yardsticks, on the GRIST set of 79 graphs (TensorFlow, float32): RANUM 79 of 79, SA-Fuzzer 79 of 79, DEBAR
-48 to 49. None of them proposes a rewrite that keeps the meaning, handles float16 or bfloat16, or runs on torch.export."""
+48 to 49. None of them proposes a rewrite that keeps the meaning, handles float16 or bfloat16, or
+runs on torch.export."""
 
 _HOSTS = ("PyTorch", "ONNX, exported", "ONNX, written")
 
@@ -25,7 +26,7 @@ def brief(records: Sequence[Record]) -> str:
 
 
 def _defects(records: Sequence[Record]) -> Iterator[str]:
-    yield "| family | found in PyTorch | in ONNX, exported | in ONNX, written | overflow: proven errors | other errors |"
+    yield "| family | found in PyTorch | exported | written in ONNX | overflows: proven errors | others: proven |"
     yield "|---|---:|---:|---:|---:|---:|"
     for family in dict.fromkeys(r.family for r in records):
         yield _row(family, [r for r in records if r.family == family])

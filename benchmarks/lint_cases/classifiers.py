@@ -236,7 +236,7 @@ class FocalLoss(Mlp):
         return (-((1 - p) ** 2.0) * torch.log(p)).mean()  # defect
 
 
-@register("power-temperature", _NAIVE, "STB1", "STB2", overflows=True, breaking=times(1e4),
+@register("small-temperature", _NAIVE, "STB1", "STB2", overflows=True, breaking=times(1e4),
           example=lambda: (normal(4, 8),))  # fmt: skip
 class SmallTemperature(Mlp):
     """Boltzmann exploration at a temperature of 0.01."""

@@ -17,7 +17,7 @@ _QK = {"q": (-60.0, 60.0), "k": (-60.0, 60.0)}
 _KEPT = np.array([[1.0, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 0]])
 
 
-def _scores(width: int = 64):  # noqa: ANN202
+def _scores(width: int = 64):
     return normal(q=(2, 6, width), k=(2, 6, width))
 
 
@@ -46,7 +46,8 @@ attention (float16[6, 64] q, float16[6, 64] k) => (float16[6, 6] y) {
   y = Softmax<axis=-1>(d)
 }""")  # fmt: skip
 
-write("rms-norm", _NORMS, "STB242", "STB4", "STB5", overflows=True, at=("p", "m", "a", "r", "y"), ranges={"x": (-2e3, 2e3)},
+write("rms-norm", _NORMS, "STB242", "STB4", "STB5", overflows=True, at=("p", "m", "a", "r", "y"),
+      ranges={"x": (-2e3, 2e3)},
       example=normal(x=(4, 8)), breaking=times(400.0), halves={"two": 2, "eps": 1e-05}, text="""
 norm (float16[4, 8] x) => (float16[4, 8] y) {
   p = Pow(x, two)
@@ -56,7 +57,8 @@ norm (float16[4, 8] x) => (float16[4, 8] y) {
   y = Div(x, r)
 }""")  # fmt: skip
 
-write("layer-norm", _NORMS, "STB242", "STB4", "STB5", overflows=True, at=("p", "v", "a", "r", "y"), ranges={"x": (-2e3, 2e3)},
+write("layer-norm", _NORMS, "STB242", "STB4", "STB5", overflows=True, at=("p", "v", "a", "r", "y"),
+      ranges={"x": (-2e3, 2e3)},
       example=normal(x=(4, 8)), breaking=times(600.0), halves={"two": 2, "eps": 1e-05}, text="""
 norm (float16[4, 8] x) => (float16[4, 8] y) {
   m = ReduceMean<axes=[-1], keepdims=1>(x)
@@ -68,7 +70,8 @@ norm (float16[4, 8] x) => (float16[4, 8] y) {
   y = Div(c, r)
 }""")  # fmt: skip
 
-write("average-by-sum", "sums in float16", "STB242", "STB4", "STB5", overflows=True, at=("s", "y"), ranges={"x": (-100.0, 100.0)},
+write("average-by-sum", "sums in float16", "STB242", "STB4", "STB5", overflows=True, at=("s", "y"),
+      ranges={"x": (-100.0, 100.0)},
       example=normal(x=(1, 2, 32, 32)), breaking=filled(100.0), halves={"area": 1024}, text="""
 pooling (float16[1, 2, 32, 32] x) => (float16[1, 2] y) <int64[2] axes = {2, 3}> {
   r = Relu(x)
@@ -76,7 +79,8 @@ pooling (float16[1, 2, 32, 32] x) => (float16[1, 2] y) <int64[2] axes = {2, 3}> 
   y = Div(s, area)
 }""")  # fmt: skip
 
-write("minus-trillion-constant", _CONSTANTS, "STB242", "STB5", "STB6", overflows=True, at=("low", "half", "masked", "y"),
+write("minus-trillion-constant", _CONSTANTS, "STB242", "STB5", "STB6", overflows=True, at=("low", "half",
+      "masked", "y"),
       ranges={"x": (-50.0, 50.0)}, example=also(normal(x=(2, 6)), absent=_KEPT == 0),
       breaking=filled(True, "absent"), text="""
 mask (float16[2, 6] x, bool[2, 6] absent) => (float16[2, 6] y) {
@@ -87,7 +91,8 @@ mask (float16[2, 6] x, bool[2, 6] absent) => (float16[2, 6] y) {
 }""")  # fmt: skip
 
 write("largest-float-initializer", _CONSTANTS, "STB242", "STB5", "STB6", overflows=True, at=("half", "masked", "y"),
-      ranges={"x": (-50.0, 50.0)}, example=also(normal(x=(2, 6)), kept=_KEPT == 1), breaking=filled(False, "kept"), text="""
+      ranges={"x": (-50.0, 50.0)}, example=also(normal(x=(2, 6)), kept=_KEPT == 1), breaking=filled(False,
+      "kept"), text="""
 mask (float16[2, 6] x, bool[2, 6] kept) => (float16[2, 6] y) <float low = {-3.4028234e38}> {
   half = Cast<to=10>(low)
   masked = Where(kept, x, half)
@@ -154,7 +159,7 @@ def _in_floats(x: np.ndarray, v: np.ndarray) -> np.ndarray:
     return (e / e.sum(-1, keepdims=True)) @ v
 
 
-def _peaked(columns: int):  # noqa: ANN202
+def _peaked(columns: int):
     x = np.zeros((2, columns))
     x[:, 0] = 20.0
     return lambda: {"x": x, "v": np.ones((columns, 4))}

@@ -48,7 +48,8 @@ class UnitVectors(nn.Module):
         return features / features.norm(dim=-1, keepdim=True)  # defect
 
 
-@register("precision-and-recall", _DIVISION, "STB4", "STB242", breaking=filled(0.0, 0, 1), example=lambda: (bits(9), bits(9)),
+@register("precision-and-recall", _DIVISION, "STB4", "STB242", breaking=filled(0.0, 0, 1),
+          example=lambda: (bits(9), bits(9)),
           ranges={"predicted": (0.0, 1.0), "actual": (0.0, 1.0)})  # fmt: skip
 class PrecisionAndRecall(nn.Module):
     """The F1 score: TP/(TP + FP)."""
@@ -60,7 +61,8 @@ class PrecisionAndRecall(nn.Module):
         return 2 * precision * recall / (precision + recall)  # defect
 
 
-@register("dice-loss", _DIVISION, "STB4", "STB242", breaking=lambda i: (i[0] * 0 - 1e4, i[1] * 0), ranges={"mask": (0.0, 1.0)},
+@register("dice-loss", _DIVISION, "STB4", "STB242", breaking=lambda i: (i[0] * 0 - 1e4, i[1] * 0),
+          ranges={"mask": (0.0, 1.0)},
           example=lambda: (normal(2, 3, 6, 6), bits(2, 1, 6, 6)))  # fmt: skip
 class DiceLoss(nn.Module):
     """Of predictions that may all be zero for an empty mask."""
@@ -75,7 +77,9 @@ class DiceLoss(nn.Module):
         return 1 - 2 * (p * mask).sum((1, 2, 3)) / (p.sum((1, 2, 3)) + mask.sum((1, 2, 3)))  # defect
 
 
-@register("reciprocal-of-data", _DIVISION, "STB4", "STB242", breaking=one_entry(0.0), example=lambda: (uniform(4, 8) + 1,))
+@register(
+    "reciprocal-of-data", _DIVISION, "STB4", "STB242", breaking=one_entry(0.0), example=lambda: (uniform(4, 8) + 1,)
+)
 class ReciprocalOfData(Mlp):
     """Inverse distances."""
 
@@ -100,7 +104,9 @@ class MaskedMean(Mlp):
         return self.body(pooled)
 
 
-@register("instance-norm-by-hand", _DIVISION, "STB4", "STB242", breaking=filled(1.0), example=lambda: (normal(2, 3, 6, 6),))
+@register(
+    "instance-norm-by-hand", _DIVISION, "STB4", "STB242", breaking=filled(1.0), example=lambda: (normal(2, 3, 6, 6),)
+)
 class InstanceNormByHand(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -112,7 +118,7 @@ class InstanceNormByHand(nn.Module):
         return (y - mean) / torch.sqrt(((y - mean) ** 2).mean((2, 3), keepdim=True))  # defect
 
 
-@register("term-frequency", _DIVISION, "STB2", "STB4", breaking=filled(0.0), ranges={"counts": (0.0, 1e4)},
+@register("inverse-document-frequency", _DIVISION, "STB2", "STB4", breaking=filled(0.0), ranges={"counts": (0.0, 1e4)},
           example=lambda: (normal(4, 6).abs() + 1,))  # fmt: skip
 class InverseDocumentFrequency(nn.Module):
     """A word that no document has."""
@@ -194,7 +200,9 @@ class RootOfSoftmax(Mlp):
         return torch.sqrt(p).sum(-1).mean()  # defect
 
 
-@register("root-of-relu", _ROOT, "STB4", "STB242", gradient=True, breaking=times(1e2), example=lambda: (normal(4, 8).abs(),))
+@register(
+    "root-of-relu", _ROOT, "STB4", "STB242", gradient=True, breaking=times(1e2), example=lambda: (normal(4, 8).abs(),)
+)
 class RootOfRelu(nn.Module):
     """By hand: the slope of torch's own ReLU covers the infinite one of the root."""
 
@@ -224,7 +232,14 @@ class DistanceToItself(Mlp):
         return torch.sqrt((gap**2).sum(-1)).mean()  # defect
 
 
-@register("pairwise-distances", _ROOT, "STB4", "STB242", breaking=lambda i: (i[0] * 1e-3 + 1e4,), example=lambda: (normal(4, 8),))
+@register(
+    "pairwise-distances",
+    _ROOT,
+    "STB4",
+    "STB242",
+    breaking=lambda i: (i[0] * 1e-3 + 1e4,),
+    example=lambda: (normal(4, 8),),
+)
 class PairwiseDistances(Mlp):
     """By ‖a‖² + ‖b‖² − 2ab, which is below 0 on the diagonal as often as not."""
 
@@ -236,7 +251,8 @@ class PairwiseDistances(Mlp):
         return upper.sum()
 
 
-@register("geometric-mean-pooling", _ROOT, "STB4", "STB242", gradient=True, breaking=filled(0.0), ranges={"x": (0.0, 10.0)},
+@register("geometric-mean-pooling", _ROOT, "STB4", "STB242", gradient=True, breaking=filled(0.0),
+          ranges={"x": (0.0, 10.0)},
           example=lambda: (uniform(2, 3, 6, 6) + 1,))  # fmt: skip
 class GeneralisedMeanPooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
@@ -327,7 +343,8 @@ class ArcsineOfTanh(Mlp):
         return torch.asin(torch.tanh(self.body(x))).mean()  # defect
 
 
-@register("euclidean-norm", _SQUARES, "STB4", "STB242", overflows=True, breaking=times(1e25), ranges={"x": (-1e30, 1e30)},
+@register("euclidean-norm", _SQUARES, "STB4", "STB242", overflows=True, breaking=times(1e25),
+          ranges={"x": (-1e30, 1e30)},
           example=lambda: (normal(4, 8),))  # fmt: skip
 class EuclideanNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:

@@ -108,7 +108,9 @@ class Registry:
     def __init__(self) -> None:
         self.defects: list[Defect] = []
 
-    def __call__(self, name: str, family: str, *codes: str, **said: Any) -> Callable[[type[nn.Module]], type[nn.Module]]:
+    def __call__(
+        self, name: str, family: str, *codes: str, **said: Any
+    ) -> Callable[[type[nn.Module]], type[nn.Module]]:
         def keep(module: type[nn.Module]) -> type[nn.Module]:
             self.defects.append(Defect(name, family, codes, module, **said))
             return module

@@ -255,7 +255,15 @@ class Sinkhorn(nn.Module):
         return u[:, None] * kernel * v  # defect
 
 
-@register("likelihood-of-sequence", _CHAIN, "STB1", "STB2", no_onnx="prod", breaking=times(1e4), example=lambda: (normal(4, 8),))
+@register(
+    "likelihood-of-sequence",
+    _CHAIN,
+    "STB1",
+    "STB2",
+    no_onnx="prod",
+    breaking=times(1e4),
+    example=lambda: (normal(4, 8),),
+)
 class LikelihoodOfSequence(Mlp):
     def forward(self, x: Tensor) -> Tensor:
         p = torch.softmax(self.body(x), -1).amax(-1)
@@ -297,7 +305,8 @@ class Survival(Mlp):
         return torch.log(torch.cumprod(1 - hazard, -1)).mean()  # defect
 
 
-@register("evidence-weights", "Σ p·log p, KL, JS", "STB2", "STB3", "STB4", breaking=lambda i: (torch.eye(4, 5), i[1]),
+@register("divergence-of-shares", "Σ p·log p, KL, JS", "STB2", "STB3", "STB4", breaking=lambda i: (torch.eye(4,
+          5), i[1]),
           ranges={"p": (0.0, 1.0), "q": (0.0, 1.0)}, example=lambda: (shares(4, 5), shares(4, 5)))  # fmt: skip
 class DivergenceOfShares(nn.Module):
     """Kullback and Leibler's divergence of given probabilities."""

@@ -90,7 +90,8 @@ class CosineInHalf(nn.Module):
         return (a * b).sum(-1) / lengths.clamp(min=1e-4)  # defect
 
 
-@register("unit-vectors-in-half", _NORMS, "STB242", "STB4", "STB5", half=True, overflows=True, ranges={"x": (-1e3, 1e3)},
+@register("unit-vectors-in-half", _NORMS, "STB242", "STB4", "STB5", half=True, overflows=True,
+          ranges={"x": (-1e3, 1e3)},
           example=lambda: (normal(4, 8),), breaking=times(400.0))  # fmt: skip
 class UnitVectorsInHalf(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
@@ -142,7 +143,8 @@ class CountsInHalf(nn.Module):
         return x / x.sum(-1, keepdim=True)  # defect
 
 
-@register("squared-error-in-half", _SUMS, "STB242", "STB4", "STB5", half=True, overflows=True, ranges={"x": (-500.0, 500.0),
+@register("squared-error-in-half", _SUMS, "STB242", "STB4", "STB5", half=True, overflows=True,
+          ranges={"x": (-500.0, 500.0),
           "y": (-500.0, 500.0)}, example=lambda: (normal(4, 8), normal(4, 8)),
           breaking=lambda i: (i[0] * 0 + 400, i[1] * 0 - 400))  # fmt: skip
 class SquaredErrorInHalf(nn.Module):
@@ -160,7 +162,8 @@ class SoftmaxInHalf(nn.Module):
         return e / e.sum(-1, keepdim=True)  # defect
 
 
-@register("softplus-in-bfloat16", _EXPONENTIALS, "STB2", overflows=True, breaking=filled(1e3), ranges={"x": (-2e3, 2e3)},
+@register("softplus-in-bfloat16", _EXPONENTIALS, "STB2", overflows=True, breaking=filled(1e3),
+          ranges={"x": (-2e3, 2e3)},
           example=lambda: (normal(4, 8),))  # fmt: skip
 class SoftplusInBfloat16(nn.Module):
     """Cast down for speed."""
@@ -216,8 +219,17 @@ class MinusTrillionCast(nn.Module):
         return torch.softmax(torch.where(absent, low, x.half()), -1).float()  # defect
 
 
-@register("largest-float-cast", _CONSTANTS, "STB242", "STB5", "STB6", overflows=True, breaking=lambda i: (i[0], i[1] * 0),
-          ranges={"x": (-50.0, 50.0)}, example=lambda: (normal(2, 6, 6), torch.ones(2, 6, 6).tril().bool().float()))
+@register(
+    "largest-float-cast",
+    _CONSTANTS,
+    "STB242",
+    "STB5",
+    "STB6",
+    overflows=True,
+    breaking=lambda i: (i[0], i[1] * 0),
+    ranges={"x": (-50.0, 50.0)},
+    example=lambda: (normal(2, 6, 6), torch.ones(2, 6, 6).tril().bool().float()),
+)
 class LargestFloatCast(nn.Module):
     """−3.4e38 is −inf in float16: a row with everything masked is NaN."""
 
@@ -250,7 +262,8 @@ class MinimumMaskPlusBias(nn.Module):
         return torch.softmax(scores + bias + absent, -1)  # defect
 
 
-@register("tokens-in-half", _SUMS, "STB242", "STB4", "STB5", half=True, breaking=lambda i: i, weights=300.0, overflows=True,
+@register("tokens-in-half", _SUMS, "STB242", "STB4", "STB5", half=True, breaking=lambda i: i, weights=300.0,
+          overflows=True,
           example=lambda: (classes(2, 6, below=20),))  # fmt: skip
 class TokensInHalf(Tokens):
     """Squares of embeddings, which overflow for trained weights above 255.9."""
@@ -258,5 +271,3 @@ class TokensInHalf(Tokens):
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.embedding(tokens)
         return self.head(x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-3))  # defect
-
-

@@ -18,8 +18,8 @@ Arrays: TypeAlias = Mapping[str, np.ndarray]
 class Written:
     """An ONNX graph with a defect. The fields are those of `Defect`.
 
-    at: the values that the defective expression computes. text: without its first line, which `opset` gives, and without
-    constants in float16 (`halves`), which ONNX's text form has no way to write.
+    at: the values that the defective expression computes. text: without its first line, which `opset` gives, and
+    without constants in float16 (`halves`), which ONNX's text form has no way to write.
     """
 
     name: str

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
 from lint_cases.entry import Tensors
+from torch import Tensor, nn
 
 Ranges = Mapping[str, tuple[float, float]]
 

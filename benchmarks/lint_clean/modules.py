@@ -78,7 +78,8 @@ _NETWORKS: dict[str, tuple[Callable[[], nn.Module], Tensors]] = {
         (IMAGE,),
     ),
     "decoder of images": (
-        lambda: nn.Sequential(nn.ConvTranspose2d(3, 4, 2, 2), nn.InstanceNorm2d(4), nn.Tanh(), nn.Upsample(scale_factor=2)),
+        lambda: nn.Sequential(nn.ConvTranspose2d(3, 4, 2, 2), nn.InstanceNorm2d(4), nn.Tanh(),
+        nn.Upsample(scale_factor=2)),
         (IMAGE,),
     ),
     "convolution of time": (
