@@ -120,7 +120,8 @@ class Region:
         if value.dtype != _NARROW:
             return False
         if value.op == "div" and number_of(value.operands[1]) and value.operands[0].op == "sum":
-            return self._exceeds(value.operands[0].operands[0], _ROOT)
+            total = value.operands[0]
+            return self._exceeds(total.operands[0], _ROOT) or self._exceeds(total, FORMATS[_NARROW].max)
         if value.op not in ("sum", "mean"):
             return False
         found = moment(value)

@@ -1,7 +1,8 @@
 """# root-of-zero (STB432)
 
 ## What it does
-Finds √r and rᵃ, 0 < a < 1, of a product r that is 0 for whole ranges of inputs (masked, rectified), in PyTorch graphs.
+Finds √r and rᵃ, 0 < a < 1, of a product r that is 0 for whole ranges of inputs (masked, rectified), in PyTorch graphs;
+a lint finds those of any number known to be as small as 0 (|x|, a rectified one).
 
 ## Why it is unstable
 The slope of a root is infinite at 0, and that of the product is the factor that is 0 there: the gradient is inf·0 =
@@ -27,7 +28,8 @@ Goodfellow, Bengio & Courville, Deep Learning, §4.1 and 6.3 (subgradients at ki
 
 from __future__ import annotations
 
-from stabilize.graph.value import Value
+from stabilize.graph.value import Value, gradient_free
+from stabilize.passes.cancellation.moments import moment
 from stabilize.passes.cancellation.shapes import may_vanish
 from stabilize.passes.rule import Context, Proposal, Rule, Severity
 from stabilize.passes.scaled import number_of
@@ -40,18 +42,27 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     power = number_of(value.operands[1]) if value.op == "pow" else None
     if ctx.options.host != "fx" or (value.op == "pow" and not (power is not None and 0 < power < 1)):
         return None
-    product = r.op == "mul" and r.operands[0] is not r.operands[1]
-    if not (product or ctx.options.hazards) or not may_vanish(r) or ctx.broken(value):
+    if ctx.broken(value):
+        return None
+    product = r.op == "mul" and r.operands[0] is not r.operands[1] and may_vanish(r)
+    if not product and not (ctx.options.hazards and _reaches_zero(ctx, r)):
         return None
     if ctx.options.allow != "approximate":
         severity: Severity | None = None
-        if ctx.options.hazards:  # a lint shows an input that breaks it; slopes of relu are put to 0 by selection
+        if ctx.options.hazards:  # a lint shows an input that breaks it
             severity = "error" if product else "warning"
         return RULE.proposal(value, safety="approximate", message=_MESSAGE, severity=severity)
     b = ctx.builder
     zero = b.apply("eq", r, 0.0)
     root = b.make(value.op, b.apply("where", zero, 1.0, r), *value.operands[1:])
     return RULE.proposal(value, b.apply("where", zero, 0.0, root), safety="approximate", message=_MESSAGE)
+
+
+def _reaches_zero(ctx: Context, r: Value) -> bool:
+    """Whether r is known to be as small as 0, at single points maybe; sums of squares are naive-norm's (STB402)."""
+    found = moment(r)
+    squares = found is not None and len(found.factors) == 2 and found.factors[0] is found.factors[1]
+    return ctx.ranges.of(r).lo == 0 and not squares and ctx.engine.scaled(r).trivial and not gradient_free(r)
 
 
 RULE = Rule("STB432", "root-of-zero", frozenset({"sqrt", "pow"}), match, __doc__, "info")

@@ -5,8 +5,11 @@ from __future__ import annotations
 from stabilize.passes.hazards import (
     beyond_format,
     division_by_zero,
+    expanded_distance,
     indeterminate_form,
+    inverse_at_its_end,
     log_of_zero,
+    quantized_probabilities,
     unbounded_exponential,
 )
 from stabilize.passes.rule import Rule
@@ -17,5 +20,8 @@ HAZARDS: tuple[Rule, ...] = (
     beyond_format.RULE,
     indeterminate_form.RULE,
     division_by_zero.RULE,
+    expanded_distance.RULE,
+    inverse_at_its_end.RULE,
     unbounded_exponential.RULE,
+    quantized_probabilities.RULE,
 )

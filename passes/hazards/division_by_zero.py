@@ -40,6 +40,8 @@ from stabilize.passes.scaled import number_of
 _THROUGH = (LAYOUT - {"gather", "concat", "one_hot"}) | {"abs", "cast", "detach", "neg", "sqrt"}
 #: Divisors that are looked at: others (a ratio, a cosine, a loss) are 0 by coincidence only.
 _DATA = frozenset({"input", "sub", "sum", "mean", "norm", "mul", "matmul", "prod", "max", "min", "add"})
+#: Operators that are not read and give deviations.
+_SPREADS = ("aten.std", "aten.var")
 _NEAR = 64
 
 
@@ -59,7 +61,8 @@ def match(ctx: Context, value: Value) -> Proposal | None:
         source = next((o for o in source.operands if number_of(o) is None), source.operands[0])
     if source.op == "add" and not (bounds.lo == 0 and all(ctx.ranges.of(o).lo == 0 for o in source.operands)):
         return None  # an unknown number may be a guard
-    if source.op not in _DATA or not is_float(source.dtype) or not ctx.of_data(source):
+    spread = source.op == "opaque" and str(source.attr("target")).startswith(_SPREADS)
+    if not (spread or source.op in _DATA) or not is_float(source.dtype) or not ctx.of_data(source):
         return None
     if source.op in ("sum", "mean") and (not ctx.engine.scaled(source).trivial or _is_guarded(source)):
         return None

@@ -256,10 +256,10 @@ class _Search:
         return self._value(tensors, math.inf)
 
     def _half_off(self, tensors: Tensors) -> Break | None:
-        return self._value(tensors, HALF) if self.repaired else None
+        return None if self.poles else self._value(tensors, HALF)
 
     def _off(self, tensors: Tensors) -> Break | None:
-        return self._value(tensors, SHARE) if self.repaired else None
+        return None if self.poles else self._value(tensors, SHARE)
 
     def _value(self, tensors: Tensors, share: float) -> Break | None:
         """share: of the exact result (of the largest one, where it is a half or more) that an error may have."""
@@ -284,6 +284,8 @@ class _Search:
     def _suspicious(self, computed: torch.Tensor, tensors: Tensors, share: float) -> Bools:
         """Elements to look at: not finite, or other than those of what is proposed instead."""
         finite = torch.isfinite(computed)
+        if not self.repaired and share < math.inf:
+            return np.ones(tuple(computed.shape), dtype=bool)
         if self.repaired and (share < math.inf or not computed.is_floating_point()):
             (other,) = execute([self.problem.new], tensors)
             size = computed.double().abs()
