@@ -343,7 +343,7 @@ class ArcsineOfTanh(Mlp):
         return torch.asin(torch.tanh(self.body(x))).mean()  # defect
 
 
-@register("euclidean-norm", _SQUARES, "STB4", "STB242", overflows=True, breaking=times(1e25),
+@register("euclidean-norm", _SQUARES, "STB242", "STB4", "STB502", overflows=True, breaking=times(1e25),
           ranges={"x": (-1e30, 1e30)},
           example=lambda: (normal(4, 8),))  # fmt: skip
 class EuclideanNorm(nn.Module):
@@ -351,7 +351,7 @@ class EuclideanNorm(nn.Module):
         return x / (torch.sqrt((x * x).sum(-1, keepdim=True)) + 1e-6)  # defect
 
 
-@register("cosine-by-hand", _SQUARES, "STB4", "STB242", overflows=True, breaking=times(1e25, 0, 1),
+@register("cosine-by-hand", _SQUARES, "STB242", "STB4", "STB502", overflows=True, breaking=times(1e25, 0, 1),
           ranges={"a": (-1e30, 1e30), "b": (-1e30, 1e30)},
           example=lambda: (normal(4, 8), normal(4, 8)))  # fmt: skip
 class CosineByHand(nn.Module):

@@ -70,7 +70,8 @@ class ScoresOfProjections(Attention):
         return self.joined(torch.softmax(scores, -1) @ v)
 
 
-@register("logits-of-large-vocabulary", _SCORES, "STB5", half=True, overflows=True, ranges={"x": (-200.0, 200.0)},
+@register("logits-of-large-vocabulary", _SCORES, "STB5", half=True, overflows=True,
+          ranges={"x": (-200.0, 200.0), "table": (-200.0, 200.0)},
           example=lambda: (normal(4, 64), normal(64, 64)), breaking=filled(200.0, 0, 1))  # fmt: skip
 class TiedLogits(nn.Module):
     """Logits of features and tied embeddings, scaled afterwards."""
