@@ -85,6 +85,7 @@ def _from_factory(text: str) -> Subject:
     import torch
 
     from stabilize.frontends.fx_capture import silence
+    from stabilize.frontends.fx_frames import helpers_traced
     from stabilize.frontends.fx_inputs import split_inputs
 
     result = _users_code(f"{text} failed", lambda: _factory(text)())
@@ -92,7 +93,7 @@ def _from_factory(text: str) -> Subject:
     if not isinstance(module, torch.nn.Module):
         raise ModelError(f"{text}: must return (torch.nn.Module, example_inputs), not {_kind(result)}")
     args, kwargs = split_inputs(example_inputs)
-    with silence():
+    with silence(), helpers_traced():
         program = _users_code(
             f"{text}: torch.export cannot capture the module", lambda: torch.export.export(module, args, kwargs)
         )

@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes  # pyright: ignore[reportPrivateUsage]
 
 from stabilize.errors import ModelError
+from stabilize.frontends.fx_frames import helpers_traced
 from stabilize.frontends.fx_modes import Modes
 from stabilize.frontends.fx_share import share_module
 from stabilize.frontends.fx_variant import changed_setting, settings
@@ -49,7 +50,7 @@ def export(module: nn.Module, call: Call, modes: Modes) -> ExportedProgram:
             changed.append(changed_setting(copied, held))
 
         cast(Any, copied).register_forward_hook(look)
-        with _watched() as found, _inside_another(), silence(), modes.autocasting():
+        with _watched() as found, _inside_another(), silence(), helpers_traced(), modes.autocasting():
             exported = torch.export.export(copied, args, kwargs, dynamic_shapes=shapes)
         replaced = [path for path, tensor in _tensors(copied).items() if before.get(path) is not tensor]
         return exported, found, replaced, next((path for path in changed if path is not None), None)

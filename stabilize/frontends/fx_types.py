@@ -159,11 +159,16 @@ def aten(key: str) -> Operator:
     return cast(Operator, getattr(getattr(torch.ops.aten, packet), overload))
 
 
+def is_of_torch(file: str) -> bool:
+    """Whether a frame is PyTorch's own, or generated code."""
+    return file.startswith((_TORCH, "<"))
+
+
 def source_of(node: fx.Node) -> Source | None:
     """Where the user wrote `node`: the innermost frame of its stack trace that is neither PyTorch's nor generated code
     (`<eval_with_key>`), and its module path."""
     traced = _FRAME.finditer(str(node.meta.get("stack_trace") or ""))
-    frames = [f for f in traced if not f["file"].startswith((_TORCH, "<"))]
+    frames = [f for f in traced if not is_of_torch(f["file"])]
     module: str | None = None
     stack = node.meta.get("nn_module_stack")
     if isinstance(stack, dict) and stack:
