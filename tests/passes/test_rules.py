@@ -55,7 +55,7 @@ def test_pages_are_whole(rule: Rule) -> None:
 @every_rule
 def test_what_is_read_off_a_page(rule: Rule) -> None:
     for sentence in (rule.summary, rule.reason):
-        assert 10 < len(sentence) < 220
+        assert 10 < len(sentence) < 260
         assert not sentence.endswith(".")
         assert "\n" not in sentence
     assert (rule.safety is None) == (rule in HAZARDS)
