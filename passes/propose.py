@@ -51,8 +51,8 @@ def context(
     coarse = [v for v in values if v.op == "sigmoid"] if options.host == "onnx" else []
     intervals = Ranges(engine, given, coarse, known)
     emitter = Emitter(engine, host_size, intervals.bounds, coarse)
-    weights = frozenset(view.bindings[name] for name in view.parameters)
-    return Context(engine, intervals, emitter, options, _branches(values, {*view.outputs}), view.outputs, weights)
+    branches = _branches(values, {*view.outputs})
+    return Context(engine, intervals, emitter, options, branches, view.outputs, view.parameters)
 
 
 def _branches(values: Iterable[Value], outputs: set[Value]) -> dict[Value, tuple[Value, bool]]:

@@ -50,7 +50,7 @@ class Context:
     """The readings of one graph that rules share.
 
     branches: values that nothing but one side of one `where` uses, with its condition, and what that is then.
-    outputs: what leaves the model. parameters: inputs that are weights.
+    outputs: what leaves the model. parameters: names of inputs that are weights.
     """
 
     engine: Engine
@@ -59,7 +59,7 @@ class Context:
     options: Options = field(default_factory=Options)
     branches: Mapping[Value, tuple[Value, bool]] = field(default_factory=dict[Value, tuple[Value, bool]])
     outputs: tuple[Value, ...] = ()
-    parameters: frozenset[Value] = frozenset()
+    parameters: frozenset[str] = frozenset()
 
     @property
     def builder(self) -> Builder:
@@ -86,14 +86,14 @@ class Context:
         return source.op == "cumprod"
 
     def is_parameter(self, value: Value) -> bool:
-        return value in self.parameters
+        return value.op == "input" and value.attr("name") in self.parameters
 
     def of_data(self, value: Value) -> bool:
         """Whether `value` depends on what the model is given, not on its weights alone."""
         known = self._of_data
         for each in cone([value], known):
             if each not in known:
-                own = each.op == "opaque" or (each.op == "input" and each not in self.parameters)
+                own = each.op == "opaque" or (each.op == "input" and not self.is_parameter(each))
                 known[each] = own or any(known[o] for o in each.operands)
         return known[value]
 

@@ -47,15 +47,28 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     while inner.op in _VIEWS or inner.op == "cast":
         views.append(inner)
         inner = inner.operands[0]
-    if inner.op != "matmul" or inner.dtype != "float16" or not all(ctx.of_data(o) for o in inner.operands):
+    product, rest = _product(inner)
+    if product is None or inner.dtype != "float16" or not all(ctx.of_data(o) for o in product.operands):
         return None
-    bound = ctx.ranges.of(inner)
+    bound = ctx.ranges.of(product)
     if max(abs(bound.lo), abs(bound.hi)) <= _LIMIT:
         return None
-    new = _scaled(ctx, inner, k, value.dtype)
+    new = _scaled(ctx, product, k, value.dtype)
+    if rest is not None:
+        new = ctx.builder.make("add", new, ctx.engine.algebra.times(ctx.builder.cast(rest, value.dtype), k))
     for view in reversed(views):
         new = new if view.op == "cast" else ctx.builder.make(view.op, new, **dict(view.attrs))
     return RULE.proposal(value, new)
+
+
+def _product(inner: Value) -> tuple[Value | None, Value | None]:
+    """(a·b, c) of a·b + c."""
+    if inner.op == "matmul":
+        return inner, None
+    for a, b in (inner.operands, inner.operands[::-1]) if inner.op == "add" else ():
+        if a.op == "matmul" and a.shape == inner.shape:
+            return a, b
+    return None, None
 
 
 def _scaled(ctx: Context, product: Value, k: Fraction, dtype: str) -> Value:

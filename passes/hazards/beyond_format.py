@@ -1,8 +1,8 @@
 """# number-beyond-format (STB502)
 
 ## What it does
-Finds numbers that the format they are used in does not hold: −1e12 or the lowest float32 in float16, a weight or a
-bounded expression that is cast to a format it leaves, and sums and products whose bounds are known and beyond it.
+Finds numbers beyond the format they are used in: −1e12 or the lowest float32 in float16, weights and bounded
+expressions that are cast to a narrower format, sums and products whose known bounds pass it.
 
 ## Why it is unstable
 The number is stored as an infinity: 0 times it is NaN, and so is its difference to another infinity; a row of scores

@@ -121,7 +121,7 @@ def test_is_carried_in_a_wider_format(body, ranges, expected):
     assert (proposal.safety, proposal.severity, proposal.message) == ("exact", None, "")
 
 
-_TWICE = "two masks are added to a number beyond the format: rows that both mask throughout are NaN"
+_TWICE = "masks or a bias add up to a number beyond the format: rows that they mask throughout are NaN"
 
 
 def _two(first: float, second: float, like: str = "h") -> str:
