@@ -18,7 +18,6 @@ import numpy as np
 import onnx_ir as ir
 
 from stabilize.errors import ShapeError
-from stabilize.formats import FORMATS, is_float
 from stabilize.frontends import onnx_layout, onnx_rows
 from stabilize.frontends.onnx_call import Call, Contents, Refused, Row
 from stabilize.frontends.onnx_check import bodies, conforms
@@ -179,11 +178,6 @@ class Reader:
         numbers = [float(cast(float, o.attr("value"))) for o in value.operands if o.op == "constant"]
         if not numbers or len(numbers) < len(value.operands):
             return value
-        if value.op == "cast" and is_float(value.dtype) and is_float(value.operands[0].dtype):
-            fmt = FORMATS[value.dtype]
-            if fmt.max < abs(numbers[0]) < math.inf:
-                # what it was is told, not that it is inf
-                return self.builder.constant(numbers[0], value.dtype, value.shape)
         number = arithmetic(value.op, numbers, value.dtype)
         return value if number is None else self.builder.constant(number, value.dtype, value.shape)
 

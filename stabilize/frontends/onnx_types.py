@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from stabilize.formats import is_float
+from stabilize.formats import FORMATS, is_float
 from stabilize.graph.value import Dim, TensorType
 
 #: ONNX element type → dtype name of the view; every other element type is "other".
@@ -89,10 +89,15 @@ def uniform(array: np.ndarray) -> bool | int | float | None:
 
 
 def rounded(number: bool | int | float, dtype: str) -> bool | int | float | None:
-    """`number` after a Cast to `dtype`; None when ONNX leaves the result open (NaN or an overflow to integer)."""
+    """`number` after a Cast to `dtype`; None when ONNX leaves the result open (NaN or an overflow to integer).
+
+    A number beyond a float format stays what it was: the view tells numbers from infinities.
+    """
     if dtype == "bool":
         return bool(number)
     if is_float(dtype):
+        if FORMATS[dtype].max < abs(number) < math.inf:
+            return float(number)
         with np.errstate(over="ignore"):
             return float(np.asarray(number).astype(numpy_dtype(dtype)))
     if not math.isfinite(number):
