@@ -9,6 +9,7 @@ from typing import final
 from stabilize.graph.host import Host
 from stabilize.graph.value import Value
 from stabilize.linter.known import Bounds, Weights
+from stabilize.passes.hazards import HAZARDS
 from stabilize.passes.propose import context, proposals
 from stabilize.passes.rule import Context, Options, Proposal
 from stabilize.pipeline import Request
@@ -68,9 +69,13 @@ def _met(graph: Graph, request: Request) -> list[Proposal]:
     """What the rules propose, the first computed first, as if each first candidate were taken: what that replaces is
     not looked at."""
     met: list[Proposal] = []
+    ignored: set[Value] = set()
 
     def take(proposal: Proposal) -> Value | None:
+        if proposal.rule in HAZARDS and proposal.old in ignored:
+            return None  # another name for what is not to be told
         if not request.wants(proposal.rule.code):
+            ignored.add(proposal.old)
             return None
         met.append(proposal)
         return proposal.candidates[0] if proposal.candidates else None

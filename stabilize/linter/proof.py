@@ -50,28 +50,34 @@ class Suspect:
 
     @staticmethod
     def of(found: Found, seed: int) -> Suspect | None:
-        """None when no input is found on which it breaks."""
-        graph, old, new = found.graph, found.proposal.old, found.replacement
-        names = graph.host.view.names()
-        leaves = cut(old, new or old, names)
-        if old not in names or any(leaf not in names for leaf in leaves):
-            return None
+        """None when no input is found on which it breaks.
+
+        The expression is cut where it is smallest; failing that, at what the model is given: a defect may need numbers
+        that its immediate operands take together only.
+        """
+        names = found.graph.host.view.names()
+        near, far = (cut(found.proposal.old, found.replacement or found.proposal.old, usable) for usable in (names, ()))
+        for leaves in (near, far) if near != far else (near,):
+            if found.proposal.old in names and all(leaf in names for leaf in leaves):
+                suspect = Suspect._cut(found, leaves, seed)
+                if suspect is not None:
+                    return suspect
+        return None
+
+    @staticmethod
+    def _cut(found: Found, leaves: tuple[Value, ...], seed: int) -> Suspect | None:
+        graph, rule = found.graph, found.proposal.rule
         data = {leaf: t for leaf in leaves if (t := graph.weights.tensor(leaf)) is not None}
 
         def bounds(leaf: Value) -> tuple[float, float]:
             r = graph.ctx.ranges.of(leaf)
             return r.lo, r.hi
 
+        gradients = graph.host.kind == "fx"
         breakage = search(
-            old,
-            new,
-            leaves,
-            bounds,
-            data,
-            seed=seed,
-            gradients=graph.host.kind == "fx",
-            poles=found.proposal.rule.poles,
-        )
+            found.proposal.old, found.replacement, leaves, bounds, data,
+            seed=seed, gradients=gradients, poles=rule.poles,
+        )  # fmt: skip
         return None if breakage is None else Suspect(found, leaves, data, breakage)
 
     @property
