@@ -223,7 +223,8 @@ norm (float[4, 8] x) => (float[4, 8] y) {
 }""")  # fmt: skip
 
 write("unit-vectors-by-sum-square", "√Σx² overflows", "STB242", "STB4", "STB502", overflows=True,
-      at=("q", "r", "y"), opset=11, ranges={"x": (-1e30, 1e30)}, example=normal(x=(4, 8)), breaking=times(1e25), text="""
+      at=("q", "r", "y"), opset=11, ranges={"x": (-1e30, 1e30)},
+      example=normal(x=(4, 8)), breaking=times(1e25), text="""
 norm (float[4, 8] x) => (float[4, 8] y) {
   q = ReduceSumSquare<axes=[1], keepdims=1>(x)
   r = Sqrt(q)

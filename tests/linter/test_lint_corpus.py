@@ -147,29 +147,15 @@ def defective(corpus: ModuleType) -> list[Any]:
 
 #: Not found yet. A name leaves this list when it is, and none may come to it.
 MISSED = {
-    "PyTorch": """
-        policy-ratio learned-temperature standardised-batch root-of-abs
-        pairwise-distances geometric-mean-pooling geodesic-of-rotations arcsine-loss
-        logits-of-large-vocabulary
-    """,
-    "ONNX, exported": """
-        policy-ratio pairwise-distances geodesic-of-rotations logits-of-large-vocabulary
-        minus-trillion-buffer
-    """,
-    "ONNX, written": """
-        minus-trillion-constant largest-float-initializer softmax-in-int8 softmax-in-int8-of-128
-        softmax-in-short-int8 softmax-in-uint8 softmax-in-uint8-of-256 softmax-for-integer-product
-    """,
+    "PyTorch": "policy-ratio learned-temperature",
+    "ONNX, exported": "policy-ratio minus-trillion-buffer",
+    "ONNX, written": "minus-trillion-constant largest-float-initializer",
 }
 
 #: Found, but not proven by an input yet, though a number overflows.
 UNPROVEN = {
-    "PyTorch": """
-        two-minimum-masks minimum-mask-plus-bias
-    """,
-    "ONNX, exported": """
-        masked-fill-in-half two-minimum-masks minimum-mask-plus-bias
-    """,
+    "PyTorch": "two-minimum-masks minimum-mask-plus-bias",
+    "ONNX, exported": "masked-fill-in-half two-minimum-masks minimum-mask-plus-bias",
 }
 
 
