@@ -137,10 +137,10 @@ class BoltzmannFreeEnergy(nn.Module):
           example=lambda: (normal(4, 8), normal(4, 8)))  # fmt: skip
 class ContrastiveDivergence(Mlp):
     def energy(self, v: Tensor) -> Tensor:
-        return -torch.exp(self.body(v)).add(1).log().sum(-1)
+        return -torch.exp(self.body(v)).add(1).log().sum(-1)  # defect
 
     def forward(self, data: Tensor, model: Tensor) -> Tensor:
-        return self.energy(data).mean() - self.energy(model).mean()  # defect, as torch.export traces it
+        return self.energy(data).mean() - self.energy(model).mean()  # defect, as torch.onnx traces it
 
 
 @register("softplus-scale", _ENERGY, "STB201", overflows=True, breaking=times(1e4), example=lambda: (normal(4, 8),))

@@ -70,7 +70,7 @@ class ScoresOfProjections(Attention):
         return self.joined(torch.softmax(scores, -1) @ v)
 
 
-@register("logits-of-large-vocabulary", _SCORES, "STB5", half=True, overflows=True,
+@register("logits-of-large-vocabulary", _SCORES, "STB5", "STB6", half=True, overflows=True,
           ranges={"x": (-200.0, 200.0), "table": (-200.0, 200.0)},
           example=lambda: (normal(4, 64), normal(64, 64)), breaking=filled(200.0, 0, 1))  # fmt: skip
 class TiedLogits(nn.Module):
