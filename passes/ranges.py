@@ -34,6 +34,7 @@ _OWN_STEPS, _SPARE_STEPS, _MOST_STEPS = 2, 1000, 200
 _MOST_NESTED = 40  # values bounded to bound another: towers of hundreds of exponentials would overflow the stack
 _COUNTING = ("arange", "reshape", "unsqueeze", "squeeze", "transpose", "expand", "slice")  # known of integers too
 _VIEWS = ("unsqueeze", "squeeze", "transpose", "expand")
+_FEW = 4  # factors: a product of coordinates is told as little as a·b is
 _WEAK = -10.0  # a lower bound of an exponent below it decides nothing: exp may leave even float16
 
 
@@ -412,6 +413,8 @@ def _r_pow(s: Ranges, v: Value, r: list[Range]) -> Range:
     broken = (r[0].tiny or r[0].big) and power < 1
     size = max(abs(r[0].lo), abs(r[0].hi))
     known = power > 0 and size < INF and (lo == 0 or size <= 1)
+    if r[0].lo > 0 and power > 0:
+        lo = up(_power(r[0].lo, power), -1)
     return Range(lo, _power(size, power) if known else INF, r[0].big, r[0].tiny, broken)
 
 
@@ -548,7 +551,8 @@ def _r_maximum(_: Ranges, v: Value, r: list[Range]) -> Range:
 
 def _r_minimum(_: Ranges, v: Value, r: list[Range]) -> Range:
     a, b = r
-    return Range(min(a.lo, b.lo), min(a.hi, b.hi), a.big and b.big, a.tiny or b.tiny)
+    big = (a.big and b.big) or (a.big and a.lo < 0) or (b.big and b.lo < 0)
+    return Range(min(a.lo, b.lo), min(a.hi, b.hi), big, a.tiny or b.tiny)
 
 
 def _r_where(s: Ranges, v: Value, r: list[Range]) -> Range:
@@ -608,15 +612,24 @@ def _r_sign(_: Ranges, v: Value, r: list[Range]) -> Range:
 
 
 def _r_prod(_: Ranges, v: Value, r: list[Range]) -> Range:
-    """A product of many factors leaves the format unless they are known to be near 1."""
+    """A product of many factors leaves the format unless they are known to be near 1; one of a few is like a·b."""
     if v.operands[0].op == "sign":
         return Range(-1.0, 1.0)
-    lo, hi = r[0].lo, r[0].hi
+    lo, hi, fmt = r[0].lo, r[0].hi, FORMATS[v.dtype]
     size = max(abs(lo), abs(hi))
-    many = element_count(v.operands[0].shape, v.axes) != 1
-    big = r[0].big or (many and size > 1)
-    tiny = r[0].tiny or (many and not (lo >= 1 or hi <= -1))
-    return Range(0.0 if lo >= 0 else -INF, 1.0 if lo >= 0 and hi <= 1 else INF, big, tiny, broken=r[0].big)
+    count = element_count(v.operands[0].shape, v.axes)
+    if count == 1:
+        return replace(r[0], broken=False)
+    if count is None or count <= 0:
+        ends = (0.0 if lo >= 0 else -INF, 1.0 if lo >= 0 and hi <= 1 else INF)
+        many = count is None
+        return Range(*ends, r[0].big or (many and size > 1), r[0].tiny or (many and lo < 1 and hi > -1), r[0].big)
+    most = max(size, _power(size, Fraction(count)))
+    least = min(lo, _power(lo, Fraction(count))) if lo > 0 else 0.0
+    many = count > _FEW
+    big = r[0].big or (many and most > fmt.max)
+    tiny = r[0].tiny or (many and least < fmt.min_normal and hi > -1)
+    return Range(up(least, -1) if lo >= 0 else -up(most, 1), up(most, 1), big, tiny, broken=r[0].big)
 
 
 def _r_norm(_: Ranges, v: Value, r: list[Range]) -> Range:

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Literal, TypeAlias, final
 
 from stabilize.formats import FORMATS, Format
-from stabilize.graph.build import Builder
+from stabilize.graph.build import Builder, constant_of
 from stabilize.graph.ops import LAYOUT
 from stabilize.graph.value import Value, cone
 from stabilize.passes.emit import Emitter
@@ -76,13 +76,15 @@ class Context:
         return self.bounds(value, exponent)[1] <= FORMATS[value.dtype].exp_overflow
 
     def is_schedule(self, value: Value) -> bool:
-        """Whether it is a root of a running product picked from: the early steps of a noise schedule are what is used,
-        and a product of plain numbers keeps them."""
+        """Whether it is a root of a running product p that is picked from, or of 1 − p, or a quotient by such a root:
+        the early steps of a noise schedule are what is used, and a product of plain numbers keeps them."""
+        if value.op == "div":
+            return self.is_schedule(value.operands[1])
         if value.op not in ("sqrt", "pow"):
-            return False
+            return value.op in LAYOUT and self.is_schedule(value.operands[0])
         source = value.operands[0]
-        while source.op in LAYOUT:
-            source = source.operands[0]
+        while source.op in LAYOUT or (source.op == "sub" and constant_of(source.operands[0]) == 1):
+            source = source.operands[-1 if source.op == "sub" else 0]
         return source.op == "cumprod"
 
     def is_parameter(self, value: Value) -> bool:

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from stabilize.graph.value import Value, gradient_free
 from stabilize.passes.cancellation.moments import moment
-from stabilize.passes.cancellation.shapes import may_vanish
+from stabilize.passes.cancellation.shapes import is_guarded, may_vanish
 from stabilize.passes.rule import Context, Proposal, Rule, Severity
 from stabilize.passes.scaled import number_of
 
@@ -62,7 +62,9 @@ def _reaches_zero(ctx: Context, r: Value) -> bool:
     """Whether r is known to be as small as 0, at single points maybe; sums of squares are naive-norm's (STB402)."""
     found = moment(r)
     squares = found is not None and len(found.factors) == 2 and found.factors[0] is found.factors[1]
-    return ctx.ranges.of(r).lo == 0 and not squares and ctx.engine.scaled(r).trivial and not gradient_free(r)
+    if ctx.ranges.of(r).lo != 0 or squares or is_guarded(ctx, r):
+        return False
+    return ctx.engine.scaled(r).trivial and not gradient_free(r)
 
 
 RULE = Rule("STB432", "root-of-zero", frozenset({"sqrt", "pow"}), match, __doc__, "info")

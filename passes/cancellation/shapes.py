@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from stabilize.graph.value import Value
+from stabilize.graph.ops import LAYOUT
+from stabilize.graph.value import Value, latest_first
 from stabilize.passes.rule import Context
 from stabilize.passes.scaled import number_of
 
@@ -69,6 +70,25 @@ def one_minus(value: Value) -> tuple[Value, int] | None:
         if k in (1, -1) and s * k == -t and number_of(other) is None:
             return other, -t
     return None
+
+
+def is_guarded(ctx: Context, value: Value) -> bool:
+    """Whether a number, or what does not depend on data, is added on the way to a sum."""
+    for i, each in enumerate(latest_first(value)):
+        if each.op in ("add", "maximum"):
+            return any(number_of(o) or not ctx.of_data(o) for o in each.operands)
+        if each.op in ("where", "exp", "softmax", "sigmoid"):
+            return True
+        if i >= _NEAR or each.op not in _TO_A_SUM:
+            return False
+    return False
+
+
+#: What stands between a sum and what is added to its terms.
+_TO_A_SUM = (LAYOUT - {"gather", "concat", "one_hot"}) | {
+    "abs", "cast", "detach", "neg", "sqrt", "sum", "mean", "mul", "sub", "pow",
+}  # fmt: skip
+_NEAR = 64
 
 
 def may_vanish(value: Value, depth: int = 6) -> bool:

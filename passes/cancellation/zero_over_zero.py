@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from itertools import islice
 
+from stabilize.formats import is_float
 from stabilize.graph.value import Value, latest_first
 from stabilize.passes.cancellation.shapes import may_vanish
 from stabilize.passes.rule import Context, Proposal, Rule, Severity
@@ -45,7 +46,7 @@ def match(ctx: Context, value: Value) -> Proposal | None:
         return None
     if ctx.options.allow != "approximate":
         # a lint asks for an input that breaks it: rectified terms are all 0 for ordinary ones, masks for empty ones
-        severity: Severity | None = ("error" if _is_rectified(bottom) else "warning") if ctx.options.hazards else None
+        severity = _severity(bottom) if ctx.options.hazards else None
         return RULE.proposal(value, safety="approximate", message=_MESSAGE, severity=severity)
     b = ctx.builder
     kept = b.apply("where", b.apply("eq", bottom, 0.0), 1.0, bottom)
@@ -58,8 +59,13 @@ def is_found(value: Value) -> bool:
     return _is_sum(bottom) and may_vanish(bottom)
 
 
-def _is_rectified(bottom: Value) -> bool:
-    return any(v.op in ("relu", "maximum") for v in islice(latest_first(bottom), _NEAR))
+def _severity(bottom: Value) -> Severity:
+    near = list(islice(latest_first(bottom), _NEAR))
+    if any(v.op in ("relu", "maximum") for v in near):
+        return "error"
+    # a count of targets that are not to be ignored: there is one, or the loss has no meaning
+    floats = any(v.op in ("input", "opaque") and is_float(v.dtype) for v in near)
+    return "warning" if floats or len(near) == _NEAR else "info"
 
 
 def _is_sum(value: Value) -> bool:

@@ -30,12 +30,15 @@ IEEE 754-2019, §7.4 (overflow).
 from __future__ import annotations
 
 import math
+from itertools import islice
 
 from stabilize.formats import FORMATS, is_float
-from stabilize.graph.value import Value
+from stabilize.graph.value import Value, latest_first
+from stabilize.passes.ranges import Range
 from stabilize.passes.rule import Context, Proposal, Rule
 from stabilize.passes.scaled import number_of
 
+_NEAR = 64
 _ARITHMETIC = frozenset({"add", "sub", "mul", "div", "matmul", "sum", "pow", "cumsum", "norm"})
 _OPS = _ARITHMETIC | {"where", "maximum", "minimum", "concat", "cast"}
 
@@ -45,7 +48,7 @@ def match(ctx: Context, value: Value) -> Proposal | None:
         return None
     fmt = FORMATS[value.dtype]
     if value.op == "cast":
-        bounds = ctx.ranges.of(value.operands[0])
+        bounds = Range() if _is_held(value) else ctx.ranges.of(value.operands[0])
         beyond = [b for b in (bounds.lo, bounds.hi) if math.isfinite(b) and abs(b) > fmt.max]
     else:
         numbers = (number_of(o) for o in value.operands if is_float(o.dtype))
@@ -56,6 +59,13 @@ def match(ctx: Context, value: Value) -> Proposal | None:
         return None
     message = f"{beyond[0]:g} is beyond {fmt.name}, whose largest number is {fmt.max:g}: it is stored as an infinity"
     return RULE.proposal(value, safety=None, message=message)
+
+
+def _is_held(cast: Value) -> bool:
+    """Whether bounds are those of a narrower format that the numbers were held in: all of them are rarely reached."""
+    near = islice(latest_first(cast.operands[0]), _NEAR)
+    casts = (v for v in near if v.op == "cast" and is_float(v.operands[0].dtype))
+    return any(FORMATS[v.operands[0].dtype].emax < FORMATS[v.dtype].emax for v in casts)
 
 
 def _overflow(ctx: Context, value: Value, most: float) -> list[float]:

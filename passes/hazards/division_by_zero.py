@@ -31,8 +31,9 @@ from __future__ import annotations
 
 from stabilize.formats import is_float
 from stabilize.graph.ops import LAYOUT
-from stabilize.graph.value import Value, latest_first
+from stabilize.graph.value import Value
 from stabilize.passes.cancellation import zero_over_zero
+from stabilize.passes.cancellation.shapes import is_guarded
 from stabilize.passes.rule import Context, Proposal, Rule
 from stabilize.passes.scaled import number_of
 
@@ -42,7 +43,6 @@ _THROUGH = (LAYOUT - {"gather", "concat", "one_hot"}) | {"abs", "cast", "detach"
 _DATA = frozenset({"input", "sub", "sum", "mean", "norm", "mul", "matmul", "prod", "max", "min", "add"})
 #: Operators that are not read and give deviations.
 _SPREADS = ("aten.std", "aten.var")
-_NEAR = 64
 
 
 def match(ctx: Context, value: Value) -> Proposal | None:
@@ -64,7 +64,7 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     spread = source.op == "opaque" and str(source.attr("target")).startswith(_SPREADS)
     if not (spread or source.op in _DATA) or not is_float(source.dtype) or not ctx.of_data(source):
         return None
-    if source.op in ("sum", "mean") and (not ctx.engine.scaled(source).trivial or _is_guarded(source)):
+    if source.op in ("sum", "mean") and (not ctx.engine.scaled(source).trivial or is_guarded(ctx, source)):
         return None
     return RULE.proposal(value, safety=None)
 
@@ -75,16 +75,6 @@ def _divisor(value: Value) -> Value | None:
         return value.operands[1]
     power = number_of(value.operands[1])
     return value.operands[0] if power is not None and power < 0 else None
-
-
-def _is_guarded(source: Value) -> bool:
-    """Whether a number is added on the way to the sum."""
-    for i, value in enumerate(latest_first(source)):
-        if value.op in ("add", "maximum", "where", "exp", "softmax", "sigmoid"):
-            return any(number_of(o) for o in value.operands) or value.op not in ("add", "maximum")
-        if i >= _NEAR or value.op not in _THROUGH | {"sum", "mean", "mul", "sub", "pow"}:
-            return False
-    return False
 
 
 RULE = Rule("STB433", "division-by-zero", frozenset({"div", "pow"}), match, __doc__, "warning", poles=True)

@@ -34,13 +34,10 @@ from __future__ import annotations
 import math
 from itertools import islice
 
-from stabilize.graph.ops import LAYOUT
 from stabilize.graph.value import Value, latest_first
 from stabilize.passes.rule import Context, Proposal, Rule
 
 _NEAR = 48
-#: What leaves a number as a caller gave it.
-_AS_GIVEN = LAYOUT | {"cast", "constant", "detach", "neg"}
 
 
 def match(ctx: Context, value: Value) -> Proposal | None:
@@ -56,8 +53,9 @@ def _is_made(ctx: Context, exponent: Value) -> bool:
     """Whether the model made it of more than one input of a caller who is to know its range, or gave it a range."""
     if math.isfinite(ctx.ranges.of(exponent).hi):
         return True
-    made = [v for v in islice(latest_first(exponent), _NEAR) if v.op not in _AS_GIVEN]
-    return any(v.op == "opaque" or ctx.is_parameter(v) for v in made) or len([v for v in made if v.op != "input"]) > 1
+    near = list(islice(latest_first(exponent), _NEAR))
+    given = [v for v in near if v.op == "input"]
+    return len(given) > 1 or any(v.op == "opaque" or ctx.is_parameter(v) for v in near)
 
 
 _OPS = frozenset({"exp", "expm1", "sinh", "pow"})
