@@ -42,9 +42,11 @@ class Search:
         if left <= 0:
             return None
         suspect = Suspect.of(found, self._seed)
+        if suspect is None:
+            return None
         honest = found.proposal.rule.honest  # of the expression it proves nothing
-        witness = None if suspect is None or honest else replayed(suspect)
-        if suspect is None or (witness is None and not honest) or found.graph.path or not self._examples:
+        witness = None if honest else replayed(suspect)
+        if found.graph.path or not self._examples:
             return witness
         return reached(suspect, self._examples, time.monotonic() + left / (waiting + 1), self._seed) or witness
 

@@ -39,11 +39,13 @@ _FREED: Final = frozenset({"add", "sub", "mul", "div", "matmul", "where"})
 _DEPTH: Final = 6
 
 
-def cut(old: Value, new: Value, usable: Container[Value] | None = None) -> tuple[Value, ...]:
+def cut(
+    old: Value, new: Value, usable: Container[Value] | None = None, *, independent: bool = True
+) -> tuple[Value, ...]:
     """The leaves on which `old` and `new` are to be compared, in topological order.
 
     Inputs and opaque values end every path; constants are part of the expressions. Besides those, only `usable` values
-    are leaves, where it is given.
+    are leaves, where it is given. independent: whether a leaf that another one feeds is opened.
     """
     leaves: dict[int, Value] = {}
     for value in shared_frontier(new, old):
@@ -51,7 +53,7 @@ def cut(old: Value, new: Value, usable: Container[Value] | None = None) -> tuple
     while True:
         reached = cone([old, new], leaves.values())
         leaves = {v.index: v for v in reached if v.index in leaves or v.op in _CLOSED}
-        fed = _fed_by_another(leaves)
+        fed = _fed_by_another(leaves) if independent else []
         if old.index in leaves and old.op not in _CLOSED:
             fed.append(old)
         if not fed:
