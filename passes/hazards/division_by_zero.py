@@ -61,12 +61,21 @@ def match(ctx: Context, value: Value) -> Proposal | None:
         source = next((o for o in source.operands if number_of(o) is None), source.operands[0])
     if source.op == "add" and not (bounds.lo == 0 and all(ctx.ranges.of(o).lo == 0 for o in source.operands)):
         return None  # an unknown number may be a guard
+    if source.op == "sub" and not all(_is_plain(o) for o in source.operands):
+        return None  # edges of bins, prices, times: differences that are never 0 for reasons that are not seen
     spread = source.op == "opaque" and str(source.attr("target")).startswith(_SPREADS)
     if not (spread or source.op in _DATA) or not is_float(source.dtype) or not ctx.of_data(source):
         return None
     if source.op in ("sum", "mean") and (not ctx.engine.scaled(source).trivial or is_guarded(ctx, source)):
         return None
     return RULE.proposal(value, safety=None)
+
+
+def _is_plain(value: Value) -> bool:
+    """An input as it is, or a mean or an extreme."""
+    while value.op in LAYOUT | {"cast", "detach"}:
+        value = value.operands[0]
+    return value.op in ("input", "max", "min", "mean", "sum") or number_of(value) is not None
 
 
 def _divisor(value: Value) -> Value | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeAlias, cast, final
 
@@ -15,7 +15,7 @@ from stabilize.frontends.onnx_run import OnnxRunner
 from stabilize.graph.host import Host, Piece
 from stabilize.graph.value import Dim, Value
 from stabilize.linter.analysis import Found
-from stabilize.verify.breakage import HALF, SHARE, Breakage, Kind, is_overflow, search
+from stabilize.verify.breakage import HALF, SHARE, Breakage, Kind, is_overflow, search, without_dust
 from stabilize.verify.execute import execute, torch_dtype
 from stabilize.verify.shrink import rebuild
 from stabilize.verify.slice import cut
@@ -158,7 +158,18 @@ class Suspect:
             return None
         if of_gradient:
             return self._gradient(values)
-        return self._value(values[self.target].detach(), {leaf: t.detach() for leaf, t in leaves.items()})
+        found = self._value(values[self.target].detach(), {leaf: t.detach() for leaf, t in leaves.items()})
+        if found is None or found.kind == "off" or self.breakage.first.kind == "lost":
+            return found
+        return found if self._is_lost_without_dust(given) else replace(found, kind="off")
+
+    def _is_lost_without_dust(self, given: Named) -> bool:
+        """Whether it is not only numbers that are nearly 0 that break it."""
+        clean = {n: without_dust(t) if t.is_floating_point() else t for n, t in given.items()}
+        values = self.values(clean)
+        leaves = {leaf: values[name].detach() for name, leaf in zip(self.names, self.leaves, strict=True)}
+        found = self._value(values[self.target].detach(), leaves)
+        return found is not None and found.kind == "lost"
 
     def values(self, given: Named) -> dict[str, torch.Tensor]:
         """The leaves and the value that breaks, by name, computed from `given`."""
@@ -179,9 +190,7 @@ class Suspect:
         text = f"{place} is {float(result[index]):.6g}"
         if right is not None:
             text += f" where {float(right[index]):.6g} is right"
-        # what only numbers that are nearly 0 break is not lost, whatever comes out
-        inaccurate = self.breakage.first.kind == "off"
-        return Outcome(text, "lost" if bool(lost.any()) and not inaccurate else "off")
+        return Outcome(text, "lost" if bool(lost.any()) else "off")
 
     def _right(self, leaves: Mapping[Value, torch.Tensor]) -> torch.Tensor:
         """What is proposed instead, else the expression itself, in float64 (integers as they are): the small one was

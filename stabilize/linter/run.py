@@ -70,7 +70,10 @@ def _graded(found: Found, witness: Witness | None) -> Finding:
     finding, rule = found.finding, found.proposal.rule
     if witness is None:
         return replace(finding, severity="warning") if finding.severity == "error" else finding
-    if witness.kind == "lost" and not rule.poles:
+    if witness.scope == "expression" and found.replacement is None and not rule.poles:
+        # operands that nothing is known of may be related, so that they never meet like this
+        finding = replace(finding, severity="warning")
+    elif witness.kind == "lost" and not rule.poles:
         finding = replace(finding, severity="error")
     return replace(finding, witness=witness)
 

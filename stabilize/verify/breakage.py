@@ -182,7 +182,7 @@ class _Search:
 
     def run(self, seed: int) -> Breakage | None:
         tried = [self._moved(tensors) for tensors in self._families(seed)]
-        plain = [self._changed(tensors, _without_dust) for tensors in tried]
+        plain = [self._changed(tensors, without_dust) for tensors in tried]
         for breaks in (self._lost, self._half_off, *((self._gradient,) if self.gradients else ()), self._off):
             for tensors in tried if breaks == self._off else plain:
                 if breaks(tensors) is not None:
@@ -348,7 +348,7 @@ def _number(exact: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _without_dust(tensor: torch.Tensor) -> torch.Tensor:
+def without_dust(tensor: torch.Tensor) -> torch.Tensor:
     return torch.where(tensor.abs() < _DUST, torch.zeros_like(tensor), tensor)
 
 
