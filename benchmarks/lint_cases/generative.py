@@ -211,21 +211,6 @@ class TinyTemperature(nn.Module):
         return -torch.log(similarity.diagonal() / similarity.sum(-1)).mean()  # defect
 
 
-@register("learned-temperature", _CONTRAST, "STB2", "STB1", overflows=True, weights=300.0, breaking=lambda i: i,
-          example=lambda: (normal(4, 8), normal(4, 8)))  # fmt: skip
-class LearnedTemperature(nn.Module):
-    """exp of a parameter that trains: nothing keeps it below 88."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor(1.0))
-
-    def forward(self, images: Tensor, texts: Tensor) -> Tensor:
-        a, b = nn.functional.normalize(images, dim=-1), nn.functional.normalize(texts, dim=-1)
-        logits = torch.exp(self.scale) * (a @ b.T)  # defect
-        return nn.functional.cross_entropy(logits, torch.arange(4))
-
-
 @register("gumbel-noise", _GUMBEL, "STB217", "STB2", breaking=filled(0.0, 1), ranges={"u": (0.0, 1.0)},
           example=lambda: (normal(4, 8), uniform(4, 5, low=0.1, high=0.9)))  # fmt: skip
 class GumbelNoise(Mlp):
