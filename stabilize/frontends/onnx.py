@@ -101,9 +101,8 @@ class OnnxHost:
 
     @cached_property
     def _scratch(self) -> Patcher:
-        """Tries emission on the copy that was read; nothing of it leaves this host."""
-        _ = self.view  # the reader has read
-        return self._patcher(self._reader.model, scratch=True)
+        """Tries emission on a copy; nothing of it leaves this host."""
+        return self._patcher(self._model.clone(), scratch=True)
 
     def _patcher(self, model: ir.Model, scratch: bool = False) -> Patcher:
         from stabilize.frontends.onnx_patch import Patcher

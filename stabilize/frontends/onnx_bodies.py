@@ -74,13 +74,13 @@ def slots(model: ir.Model) -> dict[str, Slot]:
 
 
 def taken_out(model: ir.Model, outer: Reader, names: Names) -> Iterator[tuple[str, ir.Model, Inside]]:
-    """The graphs inside the main graph of `model`, which is used up. outer: has read a copy of it."""
+    """The graphs inside the main graph of `model`, which is used up. outer: has read what it is a copy of."""
     typed = slots(outer.model)
     for name, slot in slots(model).items():
         graph = slot.graph
         for value, inferred in zip(graph.inputs, typed[name].graph.inputs, strict=True):
             if value.type is None:  # as is allowed inside
-                value.type, value.shape = inferred.type, inferred.shape
+                value.type, value.shape = outer.types.stated(inferred)
         captured = _captured(graph)
         own = {v.name for v in (*graph.inputs, *graph.initializers.values())}
         if own & {v.name for v in captured}:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
+from typing import Any, final
 
 import onnx
 import onnx_ir as ir
@@ -132,24 +133,39 @@ def _needs(start: ir.Node, wanted: ir.Node) -> bool:
     return False
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class _Signature:
+    """What a node of an operator has: how many inputs and outputs, attributes by name and type, and which of them."""
+
+    inputs: range
+    outputs: range
+    attributes: dict[str, str]
+    required: frozenset[str]
+
+
 @lru_cache(maxsize=1024)
-def _schema(op_type: object, opset: int) -> Any:
+def _signature(op_type: object, opset: int) -> _Signature | None:
     if not isinstance(op_type, str):
         return None  # protobuf gives bytes that are no text as they are
     try:
-        return onnx.defs.get_schema(op_type, opset, "")
+        schema: Any = onnx.defs.get_schema(op_type, opset, "")
     except onnx.defs.SchemaError:
         return None  # no such operator, which is an answer
+    return _Signature(
+        range(schema.min_input, schema.max_input + 1),
+        range(max(schema.min_output, 1), schema.max_output + 1),
+        {name: a.type.name for name, a in schema.attributes.items()},
+        frozenset(name for name, a in schema.attributes.items() if a.required),
+    )
 
 
 def conforms(node: ir.Node, opset: int) -> bool:
     """Whether a node of the default domain has the inputs, outputs and attributes that its operator has in `opset`."""
-    schema = _schema(node.op_type, opset)
-    if schema is None or not schema.min_input <= len(node.inputs) <= schema.max_input:
+    has = _signature(node.op_type, opset)
+    if has is None or len(node.inputs) not in has.inputs or len(node.outputs) not in has.outputs:
         return False
-    if not max(schema.min_output, 1) <= len(node.outputs) <= schema.max_output:
-        return False
-    known = schema.attributes
-    return all(name in node.attributes for name, a in known.items() if a.required) and all(
-        name in known and known[name].type.name == a.type.name and not a.is_ref() for name, a in node.attributes.items()
+    given = node.attributes.data
+    return has.required <= given.keys() and all(
+        has.attributes.get(name) == a.type.name and not a.is_ref() for name, a in given.items()
     )

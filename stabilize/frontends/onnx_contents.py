@@ -32,11 +32,10 @@ _TAGGED = {name: np.dtype(object, metadata={"dtype": name}) for name in ("int32"
 
 def contents_of(call: Call) -> np.ndarray | None:
     """The node's first output; None when it is not known. May raise what NumPy raises for operands that do not fit."""
-    rule = _RULES.get(call.node.op_type)
+    rule = (_RULES if call.content(0) is not None else _OF_TYPES).get(call.node.op_type)
     if rule is None:
         return None
-    with np.errstate(all="ignore"):
-        array = rule(call)
+    array = rule(call)
     if array.size > LIMIT:
         return None
     if array.dtype != SYMBOLIC:
@@ -282,9 +281,12 @@ def _product(call: Call) -> np.ndarray:
     return np.asarray(np.prod(array, chosen, array.dtype, keepdims=bool(call.int_attr("keepdims", 1))), array.dtype)
 
 
+#: Of operators whose operands need not be known.
+_OF_TYPES: dict[str, Callable[[Call], np.ndarray]] = {"Shape": _shape, "Size": _size}
+
+#: Of operators whose first operand is known.
 _RULES: dict[str, Callable[[Call], np.ndarray]] = {
-    "Shape": _shape,
-    "Size": _size,
+    **_OF_TYPES,
     "Identity": _identity,
     "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,

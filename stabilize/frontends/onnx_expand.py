@@ -244,11 +244,15 @@ _PLAIN = (
     Expansion("log_softmax", "sub", _plain_log_softmax, _of_plain_log_softmax, _summed_axis),
 )
 
+_BY_ROOT: dict[str, list[Expansion]] = {}
+for _each in (*EXPANSIONS.values(), *_PLAIN):
+    _BY_ROOT.setdefault(_each.root, []).append(_each)
+
 
 def folded(b: Builder, value: Value) -> Value:
     """The primitive that `value` is the expansion of; `value` itself when it is none."""
-    for expansion in (*EXPANSIONS.values(), *_PLAIN):
-        operands = expansion.operands(value) if value.op == expansion.root else None
+    for expansion in _BY_ROOT.get(value.op, ()):
+        operands = expansion.operands(value)
         if operands is None:
             continue
         attributes = expansion.attributes(value)

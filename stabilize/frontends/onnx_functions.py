@@ -17,16 +17,15 @@ from stabilize.frontends.onnx import OLDEST_OPSET, opset_of
 from stabilize.frontends.onnx_bodies import Inside, called
 from stabilize.frontends.onnx_check import callees_first
 from stabilize.frontends.onnx_emitter import Names
-from stabilize.frontends.onnx_infer import inferred
+from stabilize.frontends.onnx_infer import Stated, inferred
 from stabilize.frontends.onnx_patch import taken_names
 from stabilize.frontends.onnx_read import Reader
 
-Stated: TypeAlias = tuple[ir.TypeProtocol | None, ir.Shape | None]
 _Calls: TypeAlias = dict[ir.OperatorIdentifier, list[list[Stated]]]
 
 
 def taken_out(model: ir.Model, outer: Reader) -> Iterator[tuple[str, ir.Model, Inside]]:
-    """The functions of `model`, which is used up, callers first. outer: has read a copy of it.
+    """The functions of `model`, which is used up, callers first. outer: has read what it is a copy of.
 
     Those of an opset that is not read are not among them.
     """
@@ -42,7 +41,7 @@ def taken_out(model: ir.Model, outer: Reader) -> Iterator[tuple[str, ir.Model, I
         others = [f for f in called(graph, model) if f is not function]
         lifted = ir.Model(graph, ir_version=model.ir_version, functions=others)
         if opset_of(graph) < OLDEST_OPSET:
-            _add(inferred(lifted).graph.all_nodes(), model, calls, lambda value: (value.type, value.shape))
+            _add(graph.all_nodes(), model, calls, inferred(lifted).stated)
             continue
         reader = Reader(lifted, opset_of(graph))
         reader.read()

@@ -87,7 +87,7 @@ def _node(node: ir.Node) -> onnx.NodeProto:
     copy.CopyFrom(source)
     for field, values in ((copy.input, node.inputs), (copy.output, node.outputs)):
         wanted = ["" if v is None else v.name or "" for v in values]
-        if _trimmed(wanted) != _trimmed(field):
+        if trimmed(wanted) != trimmed(field):
             del field[:]
             field.extend(wanted)
     for proto, graph in inner_graphs(copy.attribute, node):
@@ -95,7 +95,7 @@ def _node(node: ir.Node) -> onnx.NodeProto:
     return copy
 
 
-def _trimmed(names: Iterable[str]) -> list[str]:
+def trimmed(names: Iterable[str]) -> list[str]:
     """Names without the empty ones at the end, which mean nothing."""
     kept = list(names)
     while kept and not kept[-1]:

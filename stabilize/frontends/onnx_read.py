@@ -23,8 +23,8 @@ from stabilize.frontends.onnx_call import Call, Contents, Refused, Row
 from stabilize.frontends.onnx_check import bodies, conforms
 from stabilize.frontends.onnx_contents import LIMIT, SYMBOLIC, contents_of, dtype_of
 from stabilize.frontends.onnx_expand import folded
-from stabilize.frontends.onnx_infer import inferred, small
-from stabilize.frontends.onnx_types import DATA_TYPES, DTYPES, UNTYPED, arithmetic, conflict, type_of, uniform
+from stabilize.frontends.onnx_infer import Stated, inferred
+from stabilize.frontends.onnx_types import DATA_TYPES, DTYPES, UNTYPED, arithmetic, conflict, small, uniform
 from stabilize.graph.build import Builder
 from stabilize.graph.value import TensorType, Value, cone
 from stabilize.graph.view import Source, View
@@ -48,7 +48,8 @@ class Reader:
     small arrays that are known before a run, to which those known beforehand are given."""
 
     def __init__(self, model: ir.Model, opset: int, contents: Contents | None = None) -> None:
-        self.model = inferred(model)
+        self.model = model
+        self.types = inferred(model)
         self.opset = opset
         self.builder = Builder()
         self.tensors: dict[str, ir.TensorProtocol] = {}
@@ -69,8 +70,9 @@ class Reader:
             # from IR 4 on, an initializer that is also an input is only a default: its data may change
             if value not in self._values or self.model.ir_version < 4:
                 self._bind(value, self._tensor(value, value.const_value))
-        for node in graph:
-            self._node(node)
+        with np.errstate(all="ignore"):  # what is folded may overflow here as it does in every runtime
+            for node in graph:
+                self._node(node)
         outputs = tuple(self._values[v] for v in graph.outputs if v in self._values)
         live = set(cone(outputs)) | {self._values[v] for v in graph.inputs}
         bindings = {name: value for name, value in self._bindings.items() if value in live}
@@ -89,11 +91,11 @@ class Reader:
         """The value `name` of the graph that was read."""
         return self._hosts[name]
 
-    def stated(self, host: ir.Value) -> tuple[ir.TypeProtocol | None, ir.Shape | None]:
+    def stated(self, host: ir.Value) -> Stated:
         """Type and shape of a value of the graph that was read; symbols keep their names."""
         value = self._values.get(host)
         if value is None or value in self._untyped or value.dtype not in DATA_TYPES:
-            return host.type, host.shape
+            return self.types.stated(host)
         return ir.TensorType(DATA_TYPES[value.dtype]), ir.Shape(value.shape)
 
     def content(self, name: str) -> ir.TensorProtocol | None:
@@ -119,7 +121,7 @@ class Reader:
             self._bindings[host.name] = value
 
     def _leaf(self, host: ir.Value) -> Value:
-        type = type_of(host)
+        type = self.types.of(host)
         leaf = self.builder.input(host.name or "", type or UNTYPED)
         if type is None:
             self._untyped.add(leaf)
@@ -145,14 +147,24 @@ class Reader:
                 return self.builder.make("arange", size=int(array.size), dtype=dtype)
         self._parameters.add(name)
         leaf = self.builder.input(name, type)
-        if array is None:
+        return leaf if array is None else self._first_equal(leaf, array)
+
+    def _first_equal(self, leaf: Value, array: np.ndarray) -> Value:
+        """The leaf whose data was the first to equal `array`, that of `leaf`. Few weights are alike in a sample of
+        their elements: the others are not hashed."""
+        flat = array.reshape(-1)
+        first = self._arrays.setdefault((leaf.type, flat[:: flat.size // 64 + 1].tobytes()), leaf)
+        if first is leaf:
             return leaf
-        return self._arrays.setdefault((type, hashlib.sha256(array.tobytes()).digest()), leaf)
+        other = small(self.tensors[str(first.attr("name"))])
+        if other is not None and other.tobytes() == array.tobytes():
+            return first
+        return self._arrays.setdefault((leaf.type, hashlib.sha256(array.tobytes()).digest()), leaf)
 
     # --- nodes ------------------------------------------------------------------------------------------------
 
     def _node(self, node: ir.Node) -> None:
-        stated = tuple(type_of(o) for o in node.outputs)
+        stated = tuple(self.types.of(o) for o in node.outputs)
         args = tuple(None if v is None else self._values[v] for v in node.inputs)
         call = Call(node, self.opset, self.builder, args, self.contents, stated)
         read: tuple[Value | None, ...] = ()
@@ -290,6 +302,8 @@ _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 def source_of(metadata: dict[str, str]) -> Source | None:
     """Where the PyTorch exporter says a node came from: the innermost frame and the module path."""
+    if not metadata:
+        return None
     frames = _FRAME.findall(metadata.get("pkg.torch.onnx.stack_trace", ""))
     module: str | None = None
     try:

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
@@ -53,12 +53,12 @@ def dims_of(shape: ir.Shape | None, name: str) -> tuple[Dim, ...] | None:
     return tuple(dims)
 
 
-def type_of(value: ir.Value) -> TensorType | None:
-    """What the host states about `value`; None when its rank or element type is unknown, or it is no tensor."""
-    if not isinstance(value.type, ir.TensorType):
+def tensor_type(type: ir.TypeProtocol | None, shape: ir.Shape | None, name: str) -> TensorType | None:
+    """The type in the view of a host value; None when its rank or element type is unknown, or it is no tensor."""
+    dims = dims_of(shape, name)
+    if dims is None or not isinstance(type, ir.TensorType):
         return None
-    dims = dims_of(value.shape, value.name or "")
-    return None if dims is None else TensorType(DTYPES.get(value.type.dtype, "other"), dims)
+    return TensorType(DTYPES.get(type.dtype, "other"), dims)
 
 
 def host_shape(dims: Sequence[Dim]) -> ir.Shape:
@@ -78,14 +78,13 @@ def uniform(array: np.ndarray) -> bool | int | float | None:
     """The number that every element of `array` is, bit for bit; None when there are several or none."""
     if array.size == 0:
         return None
-    flat = np.ascontiguousarray(array).reshape(-1)
-    raw = flat.view(f"V{flat.dtype.itemsize}")
-    if (raw != raw[0]).any():
-        return None
+    flat = array.reshape(-1)
     first = flat[0]
+    if flat[:2].tobytes() != first.tobytes() * flat[:2].size or flat.tobytes() != first.tobytes() * flat.size:
+        return None
     if array.dtype == np.bool_:
         return bool(first)
-    return int(first) if np.issubdtype(array.dtype, np.integer) else float(first)
+    return int(first) if array.dtype.kind in "iu" else float(first)
 
 
 def rounded(number: bool | int | float, dtype: str) -> bool | int | float | None:
@@ -124,6 +123,29 @@ def arithmetic(op: str, numbers: Sequence[float], dtype: str) -> float | None:
         return None
     with np.errstate(all="ignore"):
         return float(_FOLDED[op](*(np.asarray(n).astype(numpy_dtype(dtype)) for n in numbers)))
+
+
+#: Data up to this many elements is looked at when a model is read.
+LARGE: Final = 100_000
+
+
+def small(tensor: ir.TensorProtocol, limit: int = LARGE) -> np.ndarray | None:
+    """The data of a tensor, unless it is large or its file cannot be read. No file is left open or mapped."""
+    if tensor.size > limit:
+        return None
+    try:
+        if isinstance(tensor, ir.ExternalTensor) and tensor.raw is None:
+            return np.array(_twin(tensor).numpy())  # the file is mapped as long as the twin lives
+        return np.asarray(tensor.numpy())
+    except (OSError, ValueError):
+        return None  # external data that is missing or cut short: the graph can be read without it
+
+
+def _twin(tensor: ir.ExternalTensor) -> ir.ExternalTensor:
+    named: Any = tensor  # its paths are partly untyped
+    shape = ir.Shape([d for d in tensor.shape if isinstance(d, int)])
+    place = (named.location, tensor.offset, tensor.length, tensor.dtype)
+    return ir.ExternalTensor(*place, shape=shape, name=tensor.name or "", base_dir=named.base_dir)
 
 
 @contextmanager

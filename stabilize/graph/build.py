@@ -43,7 +43,7 @@ class Builder:
         if op == "detach" and not self.detaches:
             return operands[0]
         row = VOCABULARY[op]
-        if not row.arity[0] <= len(operands) <= row.arity[1] or set(attrs) != set(row.attrs):
+        if not row.arity[0] <= len(operands) <= row.arity[1] or attrs.keys() != set(row.attrs):
             raise ShapeError(f"{op} takes {row.arity[0]} to {row.arity[1]} operands and attributes {row.attrs}")
         type = row.infer([o.type for o in operands], attrs)
         return self.graph.intern(op, operands, tuple((name, attrs[name]) for name in row.attrs), type)

@@ -37,6 +37,8 @@ class Primitive:
 
 def broadcast(shapes: Sequence[tuple[Dim, ...]]) -> tuple[Dim, ...]:
     """The NumPy broadcast of shapes; equal symbols match, a symbol beside another symbol does not."""
+    if len(set(shapes)) == 1:
+        return shapes[0]
     rank = max((len(s) for s in shapes), default=0)
     out: list[Dim] = []
     for i in range(rank):

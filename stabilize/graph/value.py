@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from typing import TypeAlias, final
+from typing import NamedTuple, TypeAlias, final
 
 from stabilize.formats import is_float
 
@@ -21,8 +21,7 @@ Attr: TypeAlias = "bool | int | float | str | tuple[Attr, ...] | None"
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class TensorType:
+class TensorType(NamedTuple):
     """dtype (a name from `stabilize.formats`) and shape of a value."""
 
     dtype: str
@@ -80,7 +79,7 @@ class Value:
         return f"%{self.index}={self.op}({', '.join(f'%{o.index}' for o in self.operands)}{attrs}):{self.type}"
 
 
-_Key: TypeAlias = tuple[str, tuple[int, ...], tuple[tuple[str, Attr], ...], TensorType, tuple[str, ...]]
+_Key: TypeAlias = "tuple[str, tuple[Value, ...], str, TensorType]"
 
 
 @final
@@ -96,8 +95,7 @@ class Graph:
     ) -> Value:
         """The value of this expression, made if it is new."""
         # repr separates 0.0 from -0.0 and 1 from True, which compare equal as dict keys
-        kinds = tuple(repr(v) for _, v in attrs)
-        key = (op, tuple(o.index for o in operands), attrs, type, kinds)
+        key = (op, operands, repr(attrs), type)
         found = self._table.get(key)
         if found is None:
             found = Value(op, operands, attrs, type, len(self._values))
