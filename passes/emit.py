@@ -93,7 +93,7 @@ class Emitter:
     @contextmanager
     def sink(self) -> Generator[None]:
         """A new sink: what may be tried for it is bounded, so that a tower of sums takes no exponential time."""
-        with self._steps.search():
+        with self._steps:
             yield
             if self._steps.spent:
                 self._made.clear()  # made from splits that were cut short

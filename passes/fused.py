@@ -14,7 +14,7 @@ from stabilize.graph.build import constant_of, element_count
 from stabilize.graph.value import Value
 from stabilize.passes.catalogue import ATTENTION, BINARY_CROSS_ENTROPY, CROSS_ENTROPY, TANH
 from stabilize.passes.emit import Term
-from stabilize.passes.linear import Linear
+from stabilize.passes.linear import ONE, Linear
 from stabilize.passes.rule import Context, Proposal
 from stabilize.passes.scaled import Scaled, boolean, number_of
 
@@ -66,7 +66,7 @@ def class_axis(logits: Value) -> int:
 
 def read_loss(ctx: Context, value: Value) -> ReducedLoss | None:
     """`value` as a reduction of a row loss, seen through signs and scale."""
-    factor = Fraction(1)
+    factor = ONE
     while True:
         inner, k = _scale_of(value)
         if inner is None:
@@ -94,11 +94,11 @@ def _scale_of(value: Value) -> tuple[Value | None, Fraction]:
         k = number_of(value.operands[1])
         if k:
             return value.operands[0], 1 / k
-    return None, Fraction(1)
+    return None, ONE
 
 
 def _stripped(value: Value) -> tuple[Value, Fraction]:
-    factor = Fraction(1)
+    factor = ONE
     while True:
         inner, k = _scale_of(value)
         if inner is None:

@@ -24,6 +24,10 @@ class Linear:
     terms: tuple[tuple[Value, Fraction], ...] = ()
     constant: Fraction = ZERO
 
+    def __hash__(self) -> int:
+        """Of the atoms: to hash coefficients takes longer than to compare those of the few forms that share atoms."""
+        return hash(self.atoms)
+
     @staticmethod
     def of(atom: Value) -> Linear:
         return Linear(((atom, ONE),))
@@ -55,11 +59,11 @@ class Linear:
         return self + -other
 
     def __neg__(self) -> Linear:
-        return Linear(tuple((a, -c) for a, c in self.terms), -self.constant)
+        return Linear(tuple([(a, -c) for a, c in self.terms]), -self.constant)
 
     def without(self, atom: Value) -> Linear:
         """The form less its term over `atom`."""
-        return Linear(tuple(t for t in self.terms if t[0] is not atom), self.constant)
+        return Linear(tuple([t for t in self.terms if t[0] is not atom]), self.constant)
 
     def scale(self, k: Fraction) -> Linear:
         if k == 1:
@@ -82,7 +86,7 @@ class Linear:
 
     @property
     def atoms(self) -> tuple[Value, ...]:
-        return tuple(a for a, _ in self.terms)
+        return tuple([a for a, _ in self.terms])
 
     @property
     def single(self) -> Value | None:

@@ -14,6 +14,7 @@ from typing import TypeAlias, final
 from stabilize.formats import is_float
 from stabilize.graph.build import Builder
 from stabilize.graph.value import Value
+from stabilize.passes.linear import ONE
 from stabilize.passes.scaled import number_of
 
 _MOST_TERMS = 8
@@ -34,13 +35,13 @@ class Polynomial:
     def collect(terms: Iterable[tuple[Monomial, Fraction]]) -> Polynomial:
         total: dict[Monomial, Fraction] = {}
         for monomial, k in terms:
-            key = tuple(sorted(monomial, key=lambda v: v.index))
-            total[key] = total.get(key, Fraction(0)) + k
+            key = tuple(sorted(monomial, key=lambda v: v.index)) if len(monomial) > 1 else monomial
+            total[key] = total[key] + k if key in total else k
         return Polynomial({m: k for m, k in total.items() if k})
 
     @staticmethod
     def of(value: Value) -> Polynomial:
-        return Polynomial({(value,): Fraction(1)})
+        return Polynomial({(value,): ONE})
 
     def __add__(self, other: Polynomial) -> Polynomial:
         return Polynomial.collect([*self.terms.items(), *other.terms.items()])
@@ -71,7 +72,7 @@ def polynomial(value: Value, depth: int = _DEPTH) -> Polynomial:
     """`value` as a polynomial."""
     k = number_of(value)
     if k is not None:
-        return Polynomial.collect([((), k)])
+        return Polynomial({(): k} if k else {})
     found = _expanded(value, depth) if depth and is_float(value.dtype) else None
     return found if found is not None and found.small else Polynomial.of(value)
 

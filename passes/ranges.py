@@ -75,8 +75,8 @@ class Ranges:
         self._coarse = frozenset(coarse)
         self._given = dict(given or {})
         self._ranges: dict[Value, Range] = {}
-        self._lowest: dict[tuple[tuple[tuple[Value, Fraction], ...], int], float] = {}
-        self._weaker: dict[tuple[Value, Fraction], list[Linear]] = {}
+        self._lowest: dict[tuple[Linear, int], float] = {}
+        self._weaker: dict[Linear, list[Linear]] = {}
         self._steps = Steps(_OWN_STEPS, _SPARE_STEPS, _MOST_STEPS)
         self._nested = 0
 
@@ -116,8 +116,8 @@ class Ranges:
         if value in self.engine.normalised:
             return Range(r.lo, r.hi)
         reading = self.engine.scaled(value)
-        k = reading.number
-        if reading.trivial or k is None or k <= 0:
+        k = None if reading.trivial else reading.number
+        if k is None or k <= 0:
             return self._refine_linear(value, r)
         lo, hi = self.bounds(reading.exponent)
         lo, hi = _exp(lo) * float(k), _exp(hi) * float(k)
@@ -154,10 +154,10 @@ class Ranges:
     def bounds(self, form: Linear) -> tuple[float, float]:
         """(lo, hi) of a linear form over the reals."""
         form = self._attached(form)
-        return self._least(form), -self._least(form.scale(Fraction(-1)))
+        return self._least(form), -self._least(-form)
 
     def _least(self, form: Linear) -> float:
-        with self._steps.search():
+        with self._steps:
             return self._lower(form, _DEPTH)
 
     def _attached(self, form: Linear) -> Linear:
@@ -182,13 +182,14 @@ class Ranges:
 
     def _lower(self, form: Linear, depth: int) -> float:
         """A lower bound of `form`, remembered up to its constant: eliminations meet the same forms in any order."""
-        key = form.terms, depth
+        bare = Linear(form.terms)
+        key = bare, depth
         found = self._lowest.get(key)
         if found is None:
-            found = self._search(Linear(form.terms), depth)
+            found = self._search(bare, depth)
             if not self._steps.spent or depth == _DEPTH:  # else it was cut short: one with more steps may do better
                 self._lowest[key] = found
-        total = found + _float(form.constant)
+        total = found + _float(form.constant) if form.constant else found
         return -INF if math.isnan(total) else total
 
     def _search(self, form: Linear, depth: int) -> float:
@@ -204,12 +205,12 @@ class Ranges:
     def _by_relations(self, form: Linear, depth: int) -> Generator[float]:
         """Lower bounds of `form` by what each of its atoms is never less than."""
         for atom, k in form.terms:
-            rest = form.without(atom)
-            for below in self._weaken(atom, k):
-                weaker = rest + below
-                if len(weaker.terms) <= len(form.terms):
-                    yield self._lower(weaker, depth)
+            weaker = [form.without(atom) + below for below in self._weaken(atom, k)]
+            for other in weaker:
+                if len(other.terms) <= len(form.terms):
+                    yield self._lower(other, depth)
             if atom.op in ("maximum", "minimum"):  # at every point it is one of them
+                rest = form.without(atom)
                 forms = [self.engine.linear(o) for o in _choices(atom)]
                 if atom.op == "maximum" and k == 1:
                     yield self._lower_max([f + rest for f in forms], depth)
@@ -233,17 +234,20 @@ class Ranges:
         return max(best, min(self._lower_max(case, depth - 1) for case in cases))
 
     def _lower_by_parts(self, form: Linear) -> float:
-        total = _float(form.constant)
+        total = 0.0
         for atom, k in form.terms:
-            r = self.of(atom) if atom.index < len(self.engine.builder.graph) else Range()
-            total += _float(k) * (r.lo if k > 0 else r.hi)
+            r = self.of(atom)
+            total += _float(k) * (r.lo if k.numerator > 0 else r.hi)
         return -INF if math.isnan(total) else total
 
     def _weaken(self, atom: Value, k: Fraction) -> list[Linear]:
         """Forms that k·atom is never less than."""
-        found = self._weaker.get((atom, k))
+        if atom.op not in _RELATED:
+            return []
+        multiple = Linear(((atom, k),))
+        found = self._weaker.get(multiple)
         if found is None:
-            found = self._weaker[atom, k] = self._below(atom, k)
+            found = self._weaker[multiple] = self._below(atom, k)
         return found
 
     def _below(self, atom: Value, k: Fraction) -> list[Linear]:
@@ -291,6 +295,13 @@ class Ranges:
         return []
 
 
+#: Atoms of which more is known than their own range.
+_RELATED = frozenset(
+    ("unsqueeze", "squeeze", "transpose", "expand", "logsumexp", "max", "softplus", "maximum", "minimum", "relu",
+     "topk_values", "where")
+)  # fmt: skip
+
+
 def _dominates(atom: Value) -> bool:
     """Whether an atom is never less than its operands; of a top-k only the largest value is not."""
     if atom.op == "topk_values":
@@ -319,17 +330,15 @@ def _choices(atom: Value) -> list[Value]:
 def _transparent(atom: Value) -> Value:
     """What an atom is on finite reals: the operand of a detach, of a clamp to the format's limits, or of a guard
     against infinities."""
-    while True:
-        if atom.op == "detach":
-            atom = atom.operands[0]
-            continue
+    while atom.op in ("detach", "maximum", "minimum", "where"):
         if _is_finite_part(atom):
             atom = atom.operands[2]
             continue
-        clamped = [o for o in atom.operands if _is_limit(o, atom.op)]
-        if len(clamped) != 1:
-            return atom
-        atom = next(o for o in atom.operands if o is not clamped[0])
+        below = [o for o in atom.operands if not _is_limit(o, atom.op)]
+        if len(below) != 1:
+            break
+        atom = below[0]
+    return atom
 
 
 def _is_finite_part(atom: Value) -> bool:

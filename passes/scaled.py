@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from typing import TypeAlias, cast, final
 
 from stabilize.formats import FORMATS, is_float
@@ -58,9 +59,12 @@ class WeightedSum:
 def number_of(value: Value) -> Fraction | None:
     """The finite number that every element of `value` equals, exactly; None otherwise."""
     k = constant_of(value)
-    if k is None or not math.isfinite(k):
-        return None
-    return Fraction(k)
+    return None if k is None else _exactly(k)
+
+
+@lru_cache(maxsize=1024)
+def _exactly(k: float) -> Fraction | None:
+    return Fraction(k) if math.isfinite(k) else None
 
 
 @final

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import final
 
 
 @final
 class Steps:
-    """Steps of a search that is made for one value of a graph after the other, or for one inside another.
+    """Steps of a search that is made for one value of a graph after the other, or for one inside another: a `with`
+    block is one search, and what it leaves goes to later ones.
 
     own: steps of every search. spare: further ones, that the searches which need more share.
     most: of those, how many one search may take.
@@ -18,18 +17,17 @@ class Steps:
     def __init__(self, own: int, spare: int, most: int) -> None:
         self._own, self._spare, self._most = own, spare, most
         self._left = most  # of what is done outside every search
+        self._outer: list[int] = []
 
-    @contextmanager
-    def search(self) -> Generator[None]:
-        """A new search; what it leaves goes to later ones."""
-        outer, lent = self._left, min(self._spare, self._most)
+    def __enter__(self) -> None:
+        self._outer.append(self._left)
+        lent = min(self._spare, self._most)
         self._spare -= lent
         self._left = lent + self._own
-        try:
-            yield
-        finally:
-            self._spare += max(self._left, 0)
-            self._left = outer
+
+    def __exit__(self, *_: object) -> None:
+        self._spare += max(self._left, 0)
+        self._left = self._outer.pop()
 
     def take(self) -> None:
         """One step of the search."""

@@ -42,7 +42,8 @@ _SLACK = 4
 def match(ctx: Context, value: Value) -> Proposal | None:
     divided = value.op == "div"
     for a, b in (value.operands, value.operands[::-1]):
-        gauss, tail = _factor(a, "exp"), _factor(b, "erfc")
+        gauss = _factor(a, "exp")
+        tail = None if gauss is None else _factor(b, "erfc")
         if gauss is None or tail is None:
             continue
         inverse = divided and b is value.operands[1]  # the tail is below

@@ -15,6 +15,7 @@ from stabilize.formats import FORMATS, is_float
 from stabilize.graph.build import Builder, element_count
 from stabilize.graph.value import Dim, Value
 from stabilize.passes.cancellation.shapes import square_of
+from stabilize.passes.linear import ONE
 from stabilize.passes.scaled import number_of, widens
 
 #: A sum of more terms than this is not searched for pairs, a product is not taken into more factors, and no more
@@ -102,9 +103,8 @@ def _alongside(weights: Moment, of: Moment) -> bool:
     return last[0] == last[1] and sizes[0] == sizes[1] and (weights.keepdim == of.keepdim or ranks[0] == len(of.axes))
 
 
-def unscaled(value: Value) -> tuple[Value, Fraction]:
-    """(u, k) with value = k·u and u no multiple by a number."""
-    k = Fraction(1)
+def unscaled(value: Value, k: Fraction = ONE) -> tuple[Value, Fraction]:
+    """(u, j) with k·value = j·u and u no multiple by a number."""
     for _ in range(_MOST_NUMBERS):
         if value.op == "neg":
             value, k = value.operands[0], -k
@@ -127,11 +127,10 @@ def _number_beside(value: Value) -> tuple[Value, Fraction] | None:
 def product(value: Value) -> tuple[Factors, Fraction]:
     """(factors, k) with value = k·Π factors; squares count twice, and no factor is a widening of another format."""
     factors: list[Value] = []
-    scale = Fraction(1)
+    scale = ONE
     stack = [value]
     while stack:
-        inner, k = unscaled(narrowest(stack.pop()))
-        scale *= k
+        inner, scale = unscaled(narrowest(stack.pop()), scale)
         base = square_of(inner) if len(factors) + len(stack) < _MOST_FACTORS else None
         if base is not None:
             stack += [base.operands[0] if base.op == "abs" else base] * 2
@@ -166,11 +165,10 @@ def without(factors: Factors, gone: Factors) -> Factors | None:
 def terms(value: Value) -> list[tuple[Fraction, Value]]:
     """[(k, u)] with value = Σ k·u: sums and differences taken apart; empty when there are too many."""
     found: list[tuple[Fraction, Value]] = []
-    stack = [(Fraction(1), value)]
+    stack = [(ONE, value)]
     while stack:
         k, inner = stack.pop()
-        inner, factor = unscaled(inner)
-        k *= factor
+        inner, k = unscaled(inner, k)
         if inner.op in ("add", "sub"):
             a, b = inner.operands
             stack += [(k if inner.op == "add" else -k, b), (k, a)]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TypeAlias, final
+from typing import NamedTuple, TypeAlias, final
 
 import numpy as np
 import onnx_ir as ir
@@ -22,8 +21,7 @@ class Refused(Exception):
 
 
 @final
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """A node being read.
 
     args: operands, None where an optional input is absent; contents: arrays known so far, by host name;

@@ -8,6 +8,7 @@ not read; small data of other files is put at hand.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -16,7 +17,7 @@ import onnx
 import onnx_ir as ir
 
 from stabilize.frontends.onnx_proto import trimmed
-from stabilize.frontends.onnx_types import small
+from stabilize.frontends.onnx_types import sizes_of, small
 
 #: A tensor of more elements is no shape, no axes and no bounds: inference needs none of its data.
 SHAPE: Final = 64
@@ -97,7 +98,7 @@ def _write_attribute(attribute: ir.Attr, proto: onnx.AttributeProto) -> None:
 
 
 def _light(tensor: ir.TensorProtocol) -> onnx.TensorProto:
-    if tensor.size > SHAPE:
+    if math.prod(sizes_of(tensor)) > SHAPE:
         return _elsewhere(tensor)
     if not isinstance(tensor, ir.ExternalTensor):
         return ir.serde.serialize_tensor(tensor)
@@ -106,7 +107,8 @@ def _light(tensor: ir.TensorProtocol) -> onnx.TensorProto:
 
 
 def _elsewhere(tensor: ir.TensorProtocol) -> onnx.TensorProto:
-    sizes = [int(d) for d in tensor.shape if isinstance(d, int)]
-    proto = onnx.TensorProto(dims=sizes, data_type=int(tensor.dtype), data_location=onnx.TensorProto.EXTERNAL)
+    proto = onnx.TensorProto(
+        dims=sizes_of(tensor), data_type=int(tensor.dtype), data_location=onnx.TensorProto.EXTERNAL
+    )
     proto.external_data.add(key="location", value="elsewhere")
     return proto

@@ -24,7 +24,7 @@ from stabilize.frontends.onnx_check import bodies, conforms
 from stabilize.frontends.onnx_contents import LIMIT, SYMBOLIC, contents_of, dtype_of
 from stabilize.frontends.onnx_expand import folded
 from stabilize.frontends.onnx_infer import Stated, inferred
-from stabilize.frontends.onnx_types import DATA_TYPES, DTYPES, UNTYPED, arithmetic, conflict, small, uniform
+from stabilize.frontends.onnx_types import DATA_TYPES, DTYPES, UNTYPED, arithmetic, conflict, sizes_of, small, uniform
 from stabilize.graph.build import Builder
 from stabilize.graph.value import TensorType, Value, cone
 from stabilize.graph.view import Source, View
@@ -133,7 +133,7 @@ class Reader:
         if tensor is None:
             return self._leaf(host)
         dtype = DTYPES.get(tensor.dtype, "other")
-        shape = tuple(int(d) if isinstance(d, int) else -1 for d in tensor.shape)
+        shape = sizes_of(tensor)
         type = TensorType(dtype, shape)
         self.tensors[name] = tensor
         array = None if dtype == "other" else small(tensor)

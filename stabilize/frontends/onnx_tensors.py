@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from stabilize.errors import ModelError
 from stabilize.frontends.onnx_files import ir_tensors
+from stabilize.frontends.onnx_types import sizes_of
 
 #: ONNX tensors with more axes than this are held by no runtime.
 _MOST_AXES = 64
@@ -32,7 +33,7 @@ def check_tensors(model: ir.Model, name: str) -> None:
     for tensor in ir_tensors(model):
         if tensor is None:
             continue
-        fault = _sizes_fault([int(d) for d in tensor.shape if isinstance(d, int)])
+        fault = _sizes_fault(sizes_of(tensor))
         if fault is None and isinstance(tensor, ir.serde.TensorProtoTensor):
             fault = _data_fault(tensor.raw)
         if fault is not None:
@@ -41,7 +42,7 @@ def check_tensors(model: ir.Model, name: str) -> None:
             )
 
 
-def _sizes_fault(sizes: list[int]) -> str | None:
+def _sizes_fault(sizes: tuple[int, ...]) -> str | None:
     if any(size < 0 for size in sizes):
         return f"has the size {min(sizes)}"
     if len(sizes) > _MOST_AXES:

@@ -125,13 +125,19 @@ def arithmetic(op: str, numbers: Sequence[float], dtype: str) -> float | None:
         return float(_FOLDED[op](*(np.asarray(n).astype(numpy_dtype(dtype)) for n in numbers)))
 
 
+def sizes_of(tensor: ir.TensorProtocol) -> tuple[int, ...]:
+    """The sizes of a tensor. One of a proto makes a shape anew at each look, which a large model has no time for."""
+    dims = tensor.raw.dims if isinstance(tensor, ir.serde.TensorProtoTensor) else tensor.shape
+    return tuple([int(d) if isinstance(d, int) else -1 for d in dims])
+
+
 #: Data up to this many elements is looked at when a model is read.
 LARGE: Final = 100_000
 
 
 def small(tensor: ir.TensorProtocol, limit: int = LARGE) -> np.ndarray | None:
     """The data of a tensor, unless it is large or its file cannot be read. No file is left open or mapped."""
-    if tensor.size > limit:
+    if math.prod(sizes_of(tensor)) > limit:
         return None
     try:
         if isinstance(tensor, ir.ExternalTensor) and tensor.raw is None:
@@ -143,7 +149,7 @@ def small(tensor: ir.TensorProtocol, limit: int = LARGE) -> np.ndarray | None:
 
 def _twin(tensor: ir.ExternalTensor) -> ir.ExternalTensor:
     named: Any = tensor  # its paths are partly untyped
-    shape = ir.Shape([d for d in tensor.shape if isinstance(d, int)])
+    shape = ir.Shape(sizes_of(tensor))
     place = (named.location, tensor.offset, tensor.length, tensor.dtype)
     return ir.ExternalTensor(*place, shape=shape, name=tensor.name or "", base_dir=named.base_dir)
 

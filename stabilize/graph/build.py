@@ -104,9 +104,12 @@ class Builder:
         return self.make(op, a, axes=tuple(sorted(axes)), keepdim=keepdim)
 
 
+_SEEN_THROUGH = frozenset(("expand", "reshape", "unsqueeze", "squeeze", "transpose", "slice", "gather", "detach"))
+
+
 def constant_of(value: Value) -> bool | int | float | None:
     """The number that every element of `value` equals, seen through layout; None when that is not known."""
-    while value.op in ("expand", "reshape", "unsqueeze", "squeeze", "transpose", "slice", "gather", "detach"):
+    while value.op in _SEEN_THROUGH:
         value = value.operands[0]
     if value.op != "constant":
         return None

@@ -10,7 +10,7 @@ from tests.passes.graphs import Options, Outcome
 
 def _taken(steps: Steps, wish: int) -> int:
     """Steps that a search for `wish` of them gets."""
-    with steps.search():
+    with steps:
         for done in range(wish):
             if steps.spent:
                 return done
@@ -36,7 +36,7 @@ def test_what_a_search_leaves_goes_to_later_ones() -> None:
 
 def test_a_search_inside_another_has_steps_of_its_own() -> None:
     steps = Steps(own=1, spare=0, most=10)
-    with steps.search():
+    with steps:
         steps.take()
         assert steps.spent
         assert _taken(steps, 1000) == 1
@@ -45,7 +45,7 @@ def test_a_search_inside_another_has_steps_of_its_own() -> None:
 
 def test_a_search_that_fails_gives_back_what_it_has() -> None:
     steps = Steps(own=0, spare=7, most=10)
-    with pytest.raises(KeyError), steps.search():
+    with pytest.raises(KeyError), steps:
         raise KeyError
     assert _taken(steps, 1000) == 7
 
@@ -53,7 +53,7 @@ def test_a_search_that_fails_gives_back_what_it_has() -> None:
 def test_a_search_that_took_more_owes_nothing() -> None:
     """The last steps of a search that is over, on its way out."""
     steps = Steps(own=1, spare=3, most=10)
-    with steps.search():
+    with steps:
         for _ in range(9):
             steps.take()
     assert _taken(steps, 1000) == 1
