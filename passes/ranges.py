@@ -205,6 +205,8 @@ class Ranges:
     def _by_relations(self, form: Linear, depth: int) -> Generator[float]:
         """Lower bounds of `form` by what each of its atoms is never less than."""
         for atom, k in form.terms:
+            if atom.op not in _RELATED:
+                continue
             weaker = [form.without(atom) + below for below in self._weaken(atom, k)]
             for other in weaker:
                 if len(other.terms) <= len(form.terms):
@@ -242,8 +244,6 @@ class Ranges:
 
     def _weaken(self, atom: Value, k: Fraction) -> list[Linear]:
         """Forms that k·atom is never less than."""
-        if atom.op not in _RELATED:
-            return []
         multiple = Linear(((atom, k),))
         found = self._weaker.get(multiple)
         if found is None:
@@ -370,7 +370,7 @@ def _pending(value: Value, done: Mapping[Value, Range]) -> list[Value]:
 def _float(k: Fraction) -> float:
     """A coefficient as a float, ±inf beyond its range."""
     try:
-        return float(k)
+        return k.numerator / k.denominator
     except OverflowError:
         return INF if k > 0 else -INF
 
