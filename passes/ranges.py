@@ -154,7 +154,10 @@ class Ranges:
     def bounds(self, form: Linear) -> tuple[float, float]:
         """(lo, hi) of a linear form over the reals."""
         form = self._attached(form)
-        return self._least(form), -self._least(-form)
+        if any(atom.op in _RELATED for atom, _ in form.terms):
+            return self._least(form), -self._least(-form)
+        with self._steps:  # none is needed: they go to later searches
+            return self._by_parts(form)
 
     def _least(self, form: Linear) -> float:
         with self._steps:
@@ -193,7 +196,7 @@ class Ranges:
         return -INF if math.isnan(total) else total
 
     def _search(self, form: Linear, depth: int) -> float:
-        best = self._lower_by_parts(form)
+        best, _ = self._by_parts(form)
         self._steps.take()
         if depth and not self._steps.spent and best < _WEAK:
             for bound in self._by_relations(form, depth - 1):
@@ -235,12 +238,16 @@ class Ranges:
         cases = [[f - self.engine.linear(o) for f in shifted] for o in _choices(shift)]
         return max(best, min(self._lower_max(case, depth - 1) for case in cases))
 
-    def _lower_by_parts(self, form: Linear) -> float:
-        total = 0.0
+    def _by_parts(self, form: Linear) -> tuple[float, float]:
+        """(lo, hi) of `form` by the ranges of its atoms alone."""
+        lo = hi = 0.0
         for atom, k in form.terms:
-            r = self.of(atom)
-            total += _float(k) * (r.lo if k.numerator > 0 else r.hi)
-        return -INF if math.isnan(total) else total
+            r, factor = self.of(atom), _float(k)
+            lo += factor * (r.lo if k.numerator > 0 else r.hi)
+            hi += factor * (r.hi if k.numerator > 0 else r.lo)
+        if form.constant:
+            lo, hi = lo + _float(form.constant), hi + _float(form.constant)
+        return -INF if math.isnan(lo) else lo, INF if math.isnan(hi) else hi
 
     def _weaken(self, atom: Value, k: Fraction) -> list[Linear]:
         """Forms that k·atom is never less than."""

@@ -83,6 +83,8 @@ _MOST_NODES, _MOST_LEVELS = 1_000_000, 100
 
 def is_too_large(model: ir.Model) -> bool:
     """Whether writing out every call of a function would give more than anybody can use."""
+    if not model.functions:
+        return False
     nodes: dict[ir.OperatorIdentifier, int] = {}
     levels: dict[ir.OperatorIdentifier, int] = {}
     for identifier in callees_first(model):
