@@ -22,7 +22,7 @@ from stabilize.formats import FORMATS, is_float
 from stabilize.graph.build import Builder, constant_of, element_count
 from stabilize.graph.value import Value
 from stabilize.passes.algebra import Algebra, wider
-from stabilize.passes.linear import Linear, ln
+from stabilize.passes.linear import NOTHING, Linear, ln
 
 _MAX_TERMS = 12  # a longer sum (a residual stream) is an atom: keeps reading linear in the graph
 
@@ -122,7 +122,7 @@ class Engine:
         return any(is_float(o.dtype) and self.scaled(o).coefficient is not o for o in value.operands)
 
     def plain(self, value: Value) -> Scaled:
-        return Scaled(value, Linear())
+        return Scaled(value, NOTHING)
 
     def log_of(self, value: Value) -> Linear | None:
         """ln(value) as a linear form, when the reading of `value` has an exponent and a known sign."""

@@ -12,7 +12,7 @@ from google.protobuf.message import Error as ProtobufError  # type: ignore[impor
 from stabilize.frontends.onnx_check import is_too_large
 from stabilize.frontends.onnx_outline import SHAPE, outline
 from stabilize.frontends.onnx_types import DTYPES, silenced, small, tensor_type
-from stabilize.graph.value import TensorType
+from stabilize.graph.value import Dim, TensorType
 
 Stated: TypeAlias = tuple[ir.TypeProtocol | None, ir.Shape | None]
 
@@ -30,8 +30,7 @@ class Types:
         found = self._found.get(value)
         if found is None or not (tensor := found.tensor_type).elem_type or not tensor.HasField("shape"):
             return tensor_type(*self.stated(value), name)
-        sizes = [d.dim_value if d.HasField("dim_value") else d.dim_param or -1 for d in tensor.shape.dim]
-        dims = tuple(f"?{name}.{i}" if isinstance(d, int) and d < 0 else d for i, d in enumerate(sizes))
+        dims = tuple([_dim(dim, name, axis) for axis, dim in enumerate(tensor.shape.dim)])
         return TensorType(_NAMES.get(tensor.elem_type, "other"), dims)
 
     def stated(self, value: ir.Value) -> Stated:
@@ -42,6 +41,14 @@ class Types:
         shape = ir.serde.deserialize_type_proto_for_shape(proto)
         type = ir.serde.deserialize_type_proto_for_type(proto)
         return value.type if type is None else type, value.shape if shape is None else shape
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension, name: str, axis: int) -> Dim:
+    """As `dims_of` gives it."""
+    size = dim.dim_value
+    if size > 0 or (size == 0 and dim.HasField("dim_value")):
+        return size
+    return dim.dim_param or f"?{name}.{axis}"
 
 
 _NAMES: Final = {int(data_type): name for data_type, name in DTYPES.items()}

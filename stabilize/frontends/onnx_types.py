@@ -68,6 +68,8 @@ def host_shape(dims: Sequence[Dim]) -> ir.Shape:
 
 def conflict(computed: TensorType, stated: TensorType) -> bool:
     """Whether two types cannot be of one value. Symbols may stand for any size."""
+    if computed == stated:
+        return False
     if computed.dtype != stated.dtype or computed.rank != stated.rank:
         return True
     pairs = zip(computed.shape, stated.shape, strict=True)
