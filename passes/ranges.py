@@ -303,10 +303,7 @@ class Ranges:
 
 
 #: Atoms of which more is known than their own range.
-_RELATED = frozenset(
-    ("unsqueeze", "squeeze", "transpose", "expand", "logsumexp", "max", "softplus", "maximum", "minimum", "relu",
-     "topk_values", "where")
-)  # fmt: skip
+_RELATED = frozenset((*_VIEWS, "logsumexp", "max", "softplus", "maximum", "minimum", "relu", "topk_values", "where"))
 
 
 def _dominates(atom: Value) -> bool:
