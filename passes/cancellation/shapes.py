@@ -72,6 +72,35 @@ def one_minus(value: Value) -> tuple[Value, int] | None:
     return None
 
 
+#: Primitives whose results are above 0, whatever their operands are.
+_POSITIVE = frozenset({"exp", "sigmoid", "softmax", "softplus", "erfc", "erfcx"})
+#: Primitives whose results are above 0 where those of all operands are.
+_KEEPING = (LAYOUT - {"gather", "one_hot"}) | {
+    "add", "cast", "cumprod", "cumsum", "detach", "div", "matmul", "max", "mean", "min", "minimum", "mul", "prod", "sqrt",
+    "sum",
+}  # fmt: skip
+
+
+def is_positive(value: Value, depth: int = 8) -> bool:
+    """Whether `value` is above 0 over the reals, so that only rounding makes it 0: exponentials, and sums, products and
+    quotients of what is."""
+    number = number_of(value)
+    if number is not None:
+        return number > 0
+    if value.op in _POSITIVE:
+        return True
+    if not depth:
+        return False
+    operands = value.operands
+    if value.op in ("pow", "gather"):
+        return is_positive(operands[0], depth - 1)
+    if value.op == "where":
+        return all(is_positive(o, depth - 1) for o in operands[1:])
+    if value.op == "maximum":
+        return any(is_positive(o, depth - 1) for o in operands)
+    return value.op in _KEEPING and all(is_positive(o, depth - 1) for o in operands)
+
+
 def is_guarded(ctx: Context, value: Value) -> bool:
     """Whether a number, or what does not depend on data, is added on the way to a sum."""
     for i, each in enumerate(latest_first(value)):

@@ -33,7 +33,7 @@ from __future__ import annotations
 import math
 
 from stabilize.graph.value import Value
-from stabilize.passes.cancellation.shapes import may_vanish
+from stabilize.passes.cancellation.shapes import is_positive, may_vanish
 from stabilize.passes.rule import Context, Proposal, Rule
 
 
@@ -43,6 +43,8 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     if value.op == "log" and may_vanish(x):
         return RULE.proposal(value, safety=None)
     bounds = ctx.ranges.of(x)
+    if not ctx.of_data(x) or is_positive(x):
+        return None
     if not -math.inf < bounds.lo <= pole or not ctx.engine.scaled(x).trivial:
         return None
     return RULE.proposal(value, safety=None, severity="warning", message=_MESSAGE.format(bounds.lo, pole))

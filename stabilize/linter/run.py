@@ -65,17 +65,16 @@ def lint_host(host: Host, request: Request, model: str, search: Search | None, p
 
 
 def _graded(found: Found, witness: Witness | None) -> Finding:
-    """An error is a defect that an input was seen to cause; without one it is a warning. What a rule itself calls a
-    warning or less becomes an error by an input on which a number is lost; not so a pole, which the formula has."""
-    finding, rule = found.finding, found.proposal.rule
+    """An error is a defect that an input was seen to cause; without one it is a warning. A number that is lost makes an
+    error also of what the rule calls less, if there is a fix."""
+    finding, rule = replace(found.finding, witness=witness), found.proposal.rule
+    fixable = found.replacement is not None
+    if not fixable and not (rule.poles and not rule.honest) and (witness is None or witness.scope == "expression"):
+        # of operands that nothing is known of: they may be related, so that they never meet like this
+        return replace(finding, severity="info")
     if witness is None:
         return replace(finding, severity="warning") if finding.severity == "error" else finding
-    if witness.scope == "expression" and found.replacement is None and not rule.poles:
-        # operands that nothing is known of may be related, so that they never meet like this
-        finding = replace(finding, severity="warning")
-    elif witness.kind == "lost" and not rule.poles:
-        finding = replace(finding, severity="error")
-    return replace(finding, witness=witness)
+    return replace(finding, severity="error") if witness.kind == "lost" and fixable else finding
 
 
 def _distinct(findings: Iterable[Finding]) -> list[Finding]:
