@@ -76,8 +76,8 @@ def one_minus(value: Value) -> tuple[Value, int] | None:
 _POSITIVE = frozenset({"exp", "sigmoid", "softmax", "softplus", "erfc", "erfcx"})
 #: Primitives whose results are above 0 where those of all operands are.
 _KEEPING = (LAYOUT - {"gather", "one_hot"}) | {
-    "add", "cast", "cumprod", "cumsum", "detach", "div", "matmul", "max", "mean", "min", "minimum", "mul", "prod", "sqrt",
-    "sum",
+    "add", "cast", "cumprod", "cumsum", "detach", "div", "matmul", "max", "mean", "min", "minimum", "mul", "prod",
+    "sqrt", "sum",
 }  # fmt: skip
 
 

@@ -33,7 +33,7 @@ from stabilize.formats import is_float
 from stabilize.graph.ops import LAYOUT
 from stabilize.graph.value import Value
 from stabilize.passes.cancellation import zero_over_zero
-from stabilize.passes.cancellation.shapes import is_guarded
+from stabilize.passes.cancellation.shapes import is_guarded, is_positive, may_vanish
 from stabilize.passes.rule import Context, Proposal, Rule
 from stabilize.passes.scaled import number_of
 
@@ -50,12 +50,12 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     if divisor is None or ctx.options.inside:
         return None
     bounds = ctx.ranges.of(divisor)
-    if (
-        not bounds.lo <= 0 <= bounds.hi
-        or number_of(divisor) is not None
-        or (value.op == "div" and zero_over_zero.is_found(value))
-    ):
+    if not bounds.lo <= 0 <= bounds.hi or number_of(divisor) is not None or is_positive(divisor):
         return None
+    if value.op == "div" and zero_over_zero.is_found(value):
+        return None
+    if may_vanish(divisor) and ctx.of_data(divisor):
+        return RULE.proposal(value, safety=None)
     source = divisor
     while source.op in _THROUGH or (source.op == "mul" and any(number_of(o) for o in source.operands)):
         source = next((o for o in source.operands if number_of(o) is None), source.operands[0])

@@ -28,25 +28,29 @@ Softmax bias correction for quantized generative models, arXiv 2309.01729.
 
 from __future__ import annotations
 
+import re
+from fractions import Fraction
+
 from stabilize.graph.ops import LAYOUT
 from stabilize.graph.value import Value
 from stabilize.passes.rule import Context, Proposal, Rule
 from stabilize.passes.scaled import number_of
 
 _CODES = {"int8": (-128, 127), "uint8": (0, 255)}
-_QUANTIZERS = ("onnx.QuantizeLinear", "com.microsoft.QuantizeLinear", "quantized_decomposed.quantize_per_tensor")
+_IN_ONNX = ("onnx.QuantizeLinear", "com.microsoft.QuantizeLinear")
+_IN_TORCH = "quantized_decomposed.quantize_per_tensor"
 #: Share of the codes that may lie below 0: one is the most that an affine encoding of [0, 1] wastes.
 _WASTE = 0.25
 
 
 def match(ctx: Context, value: Value) -> Proposal | None:
-    if value.dtype not in _CODES or not str(value.attr("target")).startswith(_QUANTIZERS) or len(value.operands) < 2:
+    found = _encoding(value) if value.dtype in _CODES and value.operands else None
+    if found is None:
         return None
-    source, step = value.operands[0], number_of(value.operands[1])
-    zero = number_of(value.operands[2]) if len(value.operands) > 2 else 0
+    source, (step, zero) = value.operands[0], found
     while source.op in LAYOUT | {"cast"}:
         source = source.operands[0]
-    if step is None or zero is None or not (source.op == "softmax" or source in ctx.engine.normalised):
+    if not (source.op == "softmax" or source in ctx.engine.normalised):
         return None
     least, most = (float((code - zero) * step) for code in _CODES[value.dtype])
     if -least > _WASTE * (most - least):
@@ -56,6 +60,19 @@ def match(ctx: Context, value: Value) -> Proposal | None:
         message = f"a flat row of {count} probabilities is 0 throughout: each is below half a step of {float(step):.3g}"
         return RULE.proposal(value, safety=None, message=message)
     return None
+
+
+def _encoding(value: Value) -> tuple[Fraction, Fraction] | None:
+    """(scale, zero point) of a quantization: operands in ONNX, numbers of the call in PyTorch."""
+    target = str(value.attr("target"))
+    if target.startswith(_IN_TORCH):
+        numbers = re.findall(r", (-?[\d.e-]+)", target)
+        return (Fraction(numbers[0]), Fraction(numbers[1])) if len(numbers) > 1 else None
+    if not target.startswith(_IN_ONNX) or len(value.operands) < 2:
+        return None
+    step = number_of(value.operands[1])
+    zero = number_of(value.operands[2]) if len(value.operands) > 2 else Fraction(0)
+    return None if step is None or zero is None else (step, zero)
 
 
 RULE = Rule("STB701", "quantized-probabilities", frozenset({"opaque"}), match, __doc__, "warning",

@@ -66,7 +66,7 @@ def lint_host(host: Host, request: Request, model: str, search: Search | None, p
 
 def _graded(found: Found, witness: Witness | None) -> Finding:
     """An error is a defect that an input was seen to cause; without one it is a warning. A number that is lost makes an
-    error also of what the rule calls less, if there is a fix."""
+    error of what is told as less, if there is a fix, or if the rule is one of errors."""
     finding, rule = replace(found.finding, witness=witness), found.proposal.rule
     fixable = found.replacement is not None
     if not fixable and not (rule.poles and not rule.honest) and (witness is None or witness.scope == "expression"):
@@ -74,7 +74,8 @@ def _graded(found: Found, witness: Witness | None) -> Finding:
         return replace(finding, severity="info")
     if witness is None:
         return replace(finding, severity="warning") if finding.severity == "error" else finding
-    return replace(finding, severity="error") if witness.kind == "lost" and fixable else finding
+    grave = fixable or (rule.severity == "error" and not rule.poles)
+    return replace(finding, severity="error") if witness.kind == "lost" and grave else finding
 
 
 def _distinct(findings: Iterable[Finding]) -> list[Finding]:
