@@ -387,6 +387,37 @@ def _prod(a: float, b: float) -> float:
     return 0.0 if a == 0.0 or b == 0.0 else a * b
 
 
+def _of_pair(pair: tuple[float, float]) -> float:
+    return _prod(*pair)
+
+
+def _product(a: float, b: float, towards: int) -> float:
+    """a·b, rounded outward where it is not exact."""
+    found = _prod(a, b)
+    if not math.isfinite(found) or found == 0.0 or Fraction(a) * Fraction(b) == Fraction(found):
+        return found
+    return up(found, towards)
+
+
+def _total(a: float, b: float, towards: int) -> float:
+    """a + b, rounded outward where it is not exact."""
+    found = a + b
+    if math.isnan(found):
+        return towards * INF
+    rest = found - a
+    exact = not math.isfinite(found) or (a - (found - rest)) + (b - rest) == 0.0
+    return found if exact else up(found, towards)
+
+
+def _below(function: Callable[[float], float], x: float) -> float:
+    """A lower bound of an increasing function of the standard library, whose last digit is not to be relied on."""
+    return function(x) if x == 0.0 else up(function(x), -1)
+
+
+def _above(function: Callable[[float], float], x: float) -> float:
+    return function(x) if x == 0.0 else up(function(x), 1)
+
+
 def up(x: float, towards: int) -> float:
     """`x` rounded outward: the next float above (1) or below (−1), unless it is 0 or infinite."""
     return x if x == 0.0 or not math.isfinite(x) else math.nextafter(x, towards * INF)
@@ -410,8 +441,8 @@ def _r_arange(_: Ranges, v: Value, r: list[Range]) -> Range:
 
 
 def _r_exp(_: Ranges, v: Value, r: list[Range]) -> Range:
-    fmt = FORMATS[v.dtype]
-    return Range(_exp(r[0].lo), _exp(r[0].hi), big=r[0].hi > fmt.exp_overflow, tiny=r[0].lo < fmt.exp_underflow)
+    fmt, lo, hi = FORMATS[v.dtype], _below(_exp, r[0].lo), _above(_exp, r[0].hi)
+    return Range(lo, hi, big=r[0].hi > fmt.exp_overflow, tiny=r[0].lo < fmt.exp_underflow)
 
 
 def _r_pow(s: Ranges, v: Value, r: list[Range]) -> Range:
@@ -439,14 +470,14 @@ def _power(base: float, power: Fraction) -> float:
 
 
 def _r_sqrt(_: Ranges, v: Value, r: list[Range]) -> Range:
-    hi = math.sqrt(r[0].hi) if r[0].hi >= 0 else INF
-    lo = math.sqrt(r[0].lo) if r[0].lo > 0 else 0.0
+    hi = up(math.sqrt(r[0].hi), 1) if r[0].hi >= 0 else INF
+    lo = up(math.sqrt(r[0].lo), -1) if r[0].lo > 0 else 0.0
     return Range(lo, hi, r[0].big, False, broken=r[0].tiny or r[0].big)
 
 
 def _r_log(_: Ranges, v: Value, r: list[Range]) -> Range:
-    lo = math.log(r[0].lo) if r[0].lo > 0 else -INF
-    hi = math.log(r[0].hi) if 0 < r[0].hi < INF else INF
+    lo = up(math.log(r[0].lo), -1) if r[0].lo > 0 else -INF
+    hi = up(math.log(r[0].hi), 1) if 0 < r[0].hi < INF else INF
     return Range(lo, hi, broken=r[0].big or r[0].tiny)
 
 
@@ -463,8 +494,7 @@ def _r_expm1(_: Ranges, v: Value, r: list[Range]) -> Range:
 
 def _r_add(_: Ranges, v: Value, r: list[Range]) -> Range:
     a, b = r
-    lo, hi = a.lo + b.lo, a.hi + b.hi
-    lo, hi = (-INF if math.isnan(lo) else lo), (INF if math.isnan(hi) else hi)
+    lo, hi = _total(a.lo, b.lo, -1), _total(a.hi, b.hi, 1)
     # a sum of non-negative numbers is as small as its smallest part allows, no smaller
     small = 1 / FORMATS[v.dtype].max  # below it the reciprocal, and with it the gradient of a log, overflows
     tiny = (a.tiny or b.tiny) and not max(a.lo, b.lo) >= small
@@ -498,12 +528,11 @@ def _r_neg(_: Ranges, v: Value, r: list[Range]) -> Range:
 
 def _r_mul(_: Ranges, v: Value, r: list[Range]) -> Range:
     a, b = r
-    ends = [_prod(x, y) for x in (a.lo, a.hi) for y in (b.lo, b.hi)]
+    pairs = [(x, y) for x in (a.lo, a.hi) for y in (b.lo, b.hi)]
+    least, most = (_product(*min(pairs, key=_of_pair), -1), _product(*max(pairs, key=_of_pair), 1))
     if v.operands[0] is v.operands[1]:  # never inf·0
-        return Range(0.0, max(ends), a.big, a.tiny)
-    return Range(
-        min(ends), max(ends), a.big or b.big, a.tiny or b.tiny, broken=(a.big and b.tiny) or (a.tiny and b.big)
-    )
+        return Range(0.0, most, a.big, a.tiny)
+    return Range(least, most, a.big or b.big, a.tiny or b.tiny, broken=(a.big and b.tiny) or (a.tiny and b.big))
 
 
 def _r_div(_: Ranges, v: Value, r: list[Range]) -> Range:
@@ -515,7 +544,9 @@ def _r_div(_: Ranges, v: Value, r: list[Range]) -> Range:
         return Range(-1.0, 1.0, a.big or b.tiny, a.tiny or b.big, broken)
     if b.lo > 0:
         ends = [_quotient(x, y) for x in (a.lo, a.hi) for y in (b.lo, b.hi)]
-        return Range(min(ends), max(ends), a.big or b.tiny, a.tiny or b.big, broken)
+        exact = number_of(v.operands[1]) == 1 or a.lo == a.hi == 0
+        least, most = (min(ends), max(ends)) if exact else (up(min(ends), -1), up(max(ends), 1))
+        return Range(least, most, a.big or b.tiny, a.tiny or b.big, broken)
     return Range(0.0 if a.lo >= 0 and b.lo >= 0 else -INF, INF, a.big or b.tiny, a.tiny or b.big, broken)
 
 
@@ -614,7 +645,7 @@ def _r_sum(_: Ranges, v: Value, r: list[Range]) -> Range:
     if count is None:
         lo, hi = (0.0 if lo >= 0 else -INF), (0.0 if hi <= 0 else INF)
     else:
-        lo, hi = _prod(lo, count), _prod(hi, count)
+        lo, hi = _product(lo, count, -1), _product(hi, count, 1)
     if v.op == "sum" and is_cosine(v):
         lo, hi = max(lo, -1.0), min(hi, 1.0)
     return Range(lo, hi, r[0].big, r[0].tiny, broken=r[0].big and lo < 0 < hi)

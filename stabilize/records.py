@@ -52,8 +52,9 @@ class Finding:
     """A place in a model where floating point breaks the formula.
 
     code, name: the rule, e.g. `"STB101"`, `"naive-softmax"`; a name states the defect.
-    severity: `"error"` when an input is known that breaks it, `"warning"` when the analysis says that one may, else
-        `"info"`.
+    severity: of a lint: `"error"` when the model's own runtime was seen to break on an input inside the ranges, the
+        witness; `"warning"` when the analysis allows it and none was found; `"info"` for what is less accurate than it
+        could be, or may come of operands of which nothing is known. Of `optimize`: what the rule says.
     message: one sentence.
     node: name of the host node whose value is affected.
     module: dotted path of the module it came from, if the host knows.

@@ -1,8 +1,8 @@
 """# quantized-probabilities (STB701)
 
 ## What it does
-Finds a softmax that is quantized to 8 bits so that its rows lose mass: encoded as [−1, 1], half of whose codes are
-never used, or over so many entries that a flat row rounds to 0.
+Finds a softmax of an ONNX graph that is quantized to 8 bits so that its rows lose mass: encoded as [−1, 1], half of
+whose codes are never used, or over so many entries that a flat row rounds to 0.
 
 ## Why it is unstable
 A probability below half a step is rounded to 0, and the rows of a softmax have many of them: sums of 0.08 to 0.98 in
@@ -28,7 +28,6 @@ Softmax bias correction for quantized generative models, arXiv 2309.01729.
 
 from __future__ import annotations
 
-import re
 from fractions import Fraction
 
 from stabilize.graph.ops import LAYOUT
@@ -37,8 +36,7 @@ from stabilize.passes.rule import Context, Proposal, Rule
 from stabilize.passes.scaled import number_of
 
 _CODES = {"int8": (-128, 127), "uint8": (0, 255)}
-_IN_ONNX = ("onnx.QuantizeLinear", "com.microsoft.QuantizeLinear")
-_IN_TORCH = "quantized_decomposed.quantize_per_tensor"
+_QUANTIZERS = ("onnx.QuantizeLinear", "com.microsoft.QuantizeLinear")
 #: Share of the codes that may lie below 0: one is the most that an affine encoding of [0, 1] wastes.
 _WASTE = 0.25
 
@@ -63,12 +61,8 @@ def match(ctx: Context, value: Value) -> Proposal | None:
 
 
 def _encoding(value: Value) -> tuple[Fraction, Fraction] | None:
-    """(scale, zero point) of a quantization: operands in ONNX, numbers of the call in PyTorch."""
-    target = str(value.attr("target"))
-    if target.startswith(_IN_TORCH):
-        numbers = re.findall(r", (-?[\d.e-]+)", target)
-        return (Fraction(numbers[0]), Fraction(numbers[1])) if len(numbers) > 1 else None
-    if not target.startswith(_IN_ONNX) or len(value.operands) < 2:
+    """(scale, zero point) of a quantization with one of each."""
+    if not str(value.attr("target")).startswith(_QUANTIZERS) or len(value.operands) < 2:
         return None
     step = number_of(value.operands[1])
     zero = number_of(value.operands[2]) if len(value.operands) > 2 else Fraction(0)
