@@ -95,7 +95,8 @@ class Context:
         known = self._of_data
         for each in cone([value], known):
             if each not in known:
-                own = each.op == "opaque" or (each.op == "input" and not self.is_parameter(each))
+                drawn = each.op == "opaque" and not each.operands and "rand" in str(each.attr("target")).lower()
+                own = drawn or (each.op == "input" and not self.is_parameter(each))
                 known[each] = own or any(known[o] for o in each.operands)
         return known[value]
 

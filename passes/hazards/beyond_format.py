@@ -71,8 +71,12 @@ def _is_held(cast: Value) -> bool:
 def _overflow(ctx: Context, value: Value, most: float) -> list[float]:
     """The bound of a result that is beyond the format where those of its operands are not."""
     bounds = ctx.ranges.of(value)
-    if not (math.isfinite(bounds.lo) and math.isfinite(bounds.hi)) or any(_size(ctx, o) > most for o in value.operands):
+    known = math.isfinite(bounds.lo) and math.isfinite(bounds.hi)
+    if not known or any(_size(ctx, o) > most for o in value.operands):
         return []
+    numbers = (number_of(v) for v in islice(latest_first(value), _NEAR) if v.op == "constant" and is_float(v.dtype))
+    if any(k is not None and abs(float(k)) > most / 4 for k in numbers):
+        return []  # clamps to the limits of a format say little; sums of masks are STB602
     return [b for b in (bounds.lo, bounds.hi) if abs(b) > most]
 
 

@@ -41,6 +41,8 @@ from stabilize.passes.scaled import number_of
 _THROUGH = (LAYOUT - {"gather", "concat", "one_hot"}) | {"abs", "cast", "detach", "neg", "sqrt"}
 #: Divisors that are looked at: others (a ratio, a cosine, a loss) are 0 by coincidence only.
 _DATA = frozenset({"input", "sub", "sum", "mean", "norm", "mul", "matmul", "prod", "max", "min", "add"})
+#: In which a number may be added to each term, or each factor.
+_GUARDED = ("sum", "mean", "mul", "matmul")
 #: Operators that are not read and give deviations.
 _SPREADS = ("aten.std", "aten.var")
 
@@ -66,7 +68,7 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     spread = source.op == "opaque" and str(source.attr("target")).startswith(_SPREADS)
     if not (spread or source.op in _DATA) or not is_float(source.dtype) or not ctx.of_data(source):
         return None
-    if source.op in ("sum", "mean") and (not ctx.engine.scaled(source).trivial or is_guarded(ctx, source)):
+    if source.op in _GUARDED and (not ctx.engine.scaled(source).trivial or is_guarded(ctx, source)):
         return None
     return RULE.proposal(value, safety=None)
 

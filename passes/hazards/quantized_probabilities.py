@@ -70,4 +70,4 @@ def _encoding(value: Value) -> tuple[Fraction, Fraction] | None:
 
 
 RULE = Rule("STB701", "quantized-probabilities", frozenset({"opaque"}), match, __doc__, "warning",
-            lambda fmt: "rows without a leading entry")  # fmt: skip
+            lambda fmt: "rows without a leading entry", poles=True)  # fmt: skip

@@ -55,7 +55,8 @@ def _is_made(ctx: Context, exponent: Value) -> bool:
         return True
     near = list(islice(latest_first(exponent), _NEAR))
     given = [v for v in near if v.op == "input"]
-    return len(given) > 1 or any(v.op == "opaque" or ctx.is_parameter(v) for v in near)
+    made = any((v.op == "opaque" and ctx.of_data(v)) or ctx.is_parameter(v) for v in near)
+    return made or len(given) > 1
 
 
 _OPS = frozenset({"exp", "expm1", "sinh", "pow"})

@@ -69,14 +69,15 @@ def _met(graph: Graph, request: Request) -> list[Proposal]:
     """What the rules propose, the first computed first, as if each first candidate were taken: what that replaces is
     not looked at."""
     met: list[Proposal] = []
-    ignored: set[Value] = set()
+    told: set[Value] = set()
 
     def take(proposal: Proposal) -> Value | None:
-        if proposal.rule in HAZARDS and proposal.old in ignored:
-            return None  # another name for what is not to be told
+        if proposal.rule in HAZARDS and proposal.old in told:
+            return None  # another name for what is told, or is not to be
         if not request.wants(proposal.rule.code):
-            ignored.add(proposal.old)
+            told.add(proposal.old)
             return None
+        told.add(proposal.old)
         met.append(proposal)
         return proposal.candidates[0] if proposal.candidates else None
 

@@ -60,11 +60,11 @@ def lint_host(host: Host, request: Request, model: str, search: Search | None, p
         if progress is not None:
             progress(i / len(every), f"{found.finding.code} {found.finding.node}")
         witness = None if search is None else search.witness(found, len(every) - i - 1)
-        findings.append(_graded(found, witness))
+        findings.append(_graded(found, witness, searched=search is not None))
     return Report(model, findings=_distinct(findings))
 
 
-def _graded(found: Found, witness: Witness | None) -> Finding:
+def _graded(found: Found, witness: Witness | None, *, searched: bool) -> Finding:
     """An error is a defect that an input was seen to cause; without one it is a warning. A number that is lost makes an
     error of what is told as less, if there is a fix, or if the rule is one of errors."""
     finding, rule = replace(found.finding, witness=witness), found.proposal.rule
@@ -73,7 +73,9 @@ def _graded(found: Found, witness: Witness | None) -> Finding:
         # of operands that nothing is known of: they may be related, so that they never meet like this
         return replace(finding, severity="info")
     if witness is None:
-        return replace(finding, severity="warning") if finding.severity == "error" else finding
+        if finding.severity == "error":  # of a rule that relies on the ranges
+            return replace(finding, severity="warning")
+        return replace(finding, severity="info") if searched and fixable else finding
     grave = fixable or (rule.severity == "error" and not rule.poles)
     return replace(finding, severity="error") if witness.kind == "lost" and grave else finding
 
