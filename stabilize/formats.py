@@ -31,6 +31,11 @@ class Format:
         return (2.0 - 2.0 ** (1 - self.precision)) * 2.0**self.emax
 
     @property
+    def overflow(self) -> float:
+        """The least number that is rounded to infinity: half a spacing above the largest one."""
+        return self.max + self.spacing(self.max) / 2
+
+    @property
     def min_normal(self) -> float:
         """Smallest positive normal number."""
         return 2.0**self.emin

@@ -102,12 +102,11 @@ class _Beyond:
         """A sum of two bounded numbers that is beyond the format where neither is: a mask and a mask, or a bias."""
         limit = FORMATS[value.dtype].max
         lows = [self._low(o) for o in value.operands]
-        rounds_away = limit + FORMATS[value.dtype].spacing(limit) / 2
         masks = [low <= -limit / 4 for low in lows]
         # of a mask and a bias a lint tells; which rows they leave is not known
         if not (all(masks) or (any(masks) and self.ctx.options.hazards)):
             return False
-        if not all(-limit <= low for low in lows) or sum(lows) > -rounds_away:
+        if not all(-limit <= low for low in lows) or sum(lows) > -FORMATS[value.dtype].overflow:
             return False
         self.twice = True
         self.hopeless |= sum(lows) < -self.limit

@@ -32,7 +32,7 @@ from __future__ import annotations
 import math
 from itertools import islice
 
-from stabilize.formats import FORMATS, is_float
+from stabilize.formats import FORMATS, Format, is_float
 from stabilize.graph.value import Value, latest_first
 from stabilize.passes.ranges import Range
 from stabilize.passes.rule import Context, Proposal, Rule
@@ -49,12 +49,12 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     fmt = FORMATS[value.dtype]
     if value.op == "cast":
         bounds = Range() if _is_held(value) else ctx.ranges.of(value.operands[0])
-        beyond = [b for b in (bounds.lo, bounds.hi) if math.isfinite(b) and abs(b) > fmt.max]
+        beyond = [b for b in (bounds.lo, bounds.hi) if math.isfinite(b) and abs(b) >= fmt.overflow]
     else:
         numbers = (number_of(o) for o in value.operands if is_float(o.dtype))
-        beyond = [float(k) for k in numbers if k is not None and fmt.max < abs(float(k)) < math.inf]
+        beyond = [float(k) for k in numbers if k is not None and fmt.overflow <= abs(float(k)) < math.inf]
         if not beyond and value.op in _ARITHMETIC and ctx.of_data(value):
-            beyond = _overflow(ctx, value, fmt.max)
+            beyond = _overflow(ctx, value, fmt)
     if not beyond:
         return None
     message = f"{beyond[0]:g} is beyond {fmt.name}, whose largest number is {fmt.max:g}: it is stored as an infinity"
@@ -68,16 +68,16 @@ def _is_held(cast: Value) -> bool:
     return any(FORMATS[v.operands[0].dtype].emax < FORMATS[v.dtype].emax for v in casts)
 
 
-def _overflow(ctx: Context, value: Value, most: float) -> list[float]:
+def _overflow(ctx: Context, value: Value, fmt: Format) -> list[float]:
     """The bound of a result that is beyond the format where those of its operands are not."""
     bounds = ctx.ranges.of(value)
     known = math.isfinite(bounds.lo) and math.isfinite(bounds.hi)
-    if not known or any(_size(ctx, o) > most for o in value.operands):
+    if not known or any(_size(ctx, o) > fmt.max for o in value.operands):
         return []
     numbers = (number_of(v) for v in islice(latest_first(value), _NEAR) if v.op == "constant" and is_float(v.dtype))
-    if any(k is not None and abs(float(k)) > most / 4 for k in numbers):
+    if any(k is not None and abs(float(k)) > fmt.max / 4 for k in numbers):
         return []  # clamps to the limits of a format say little; sums of masks are STB602
-    return [b for b in (bounds.lo, bounds.hi) if abs(b) > most]
+    return [b for b in (bounds.lo, bounds.hi) if abs(b) >= fmt.overflow]
 
 
 def _size(ctx: Context, value: Value) -> float:

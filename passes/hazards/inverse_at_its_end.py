@@ -44,7 +44,7 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     source = x
     while source.op in LAYOUT | {"cast", "detach"}:
         source = source.operands[0]
-    if source.op in _BOUNDED or not ctx.of_data(x) or (low < bounds.lo and bounds.hi < high):
+    if source.op in _BOUNDED or not ctx.of_data(x) or (low < bounds.lo and (bounds.hi < high or high == math.inf)):
         return None
     return RULE.proposal(value, safety=None)
 

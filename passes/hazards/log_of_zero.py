@@ -40,11 +40,11 @@ from stabilize.passes.rule import Context, Proposal, Rule
 def match(ctx: Context, value: Value) -> Proposal | None:
     x = value.operands[0]
     pole = 0.0 if value.op == "log" else -1.0
-    if value.op == "log" and may_vanish(x):
-        return RULE.proposal(value, safety=None)
     bounds = ctx.ranges.of(x)
     if not ctx.of_data(x) or is_positive(x):
         return None
+    if value.op == "log" and may_vanish(x) and bounds.lo <= pole:
+        return RULE.proposal(value, safety=None)
     if not -math.inf < bounds.lo <= pole or not ctx.engine.scaled(x).trivial:
         return None
     return RULE.proposal(value, safety=None, severity="warning", message=_MESSAGE.format(bounds.lo, pole))

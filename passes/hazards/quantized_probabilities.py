@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from stabilize.graph.build import element_count
 from stabilize.graph.ops import LAYOUT
 from stabilize.graph.value import Value
 from stabilize.passes.rule import Context, Proposal, Rule
@@ -48,13 +49,14 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     source, (step, zero) = value.operands[0], found
     while source.op in LAYOUT | {"cast"}:
         source = source.operands[0]
-    if not (source.op == "softmax" or source in ctx.engine.normalised):
+    row = _row(ctx, source)
+    if row is None:
         return None
     least, most = (float((code - zero) * step) for code in _CODES[value.dtype])
     if -least > _WASTE * (most - least):
         return RULE.proposal(value, safety=None, message=f"probabilities are encoded as [{least:.3g}, {most:.3g}]")
-    count = source.shape[source.axes[0]] if source.op == "softmax" else None
-    if isinstance(count, int) and count * step > 2:
+    count = element_count(row.operands[0].shape, row.axes)
+    if count is not None and count * step > 2:
         message = f"a flat row of {count} probabilities is 0 throughout: each is below half a step of {float(step):.3g}"
         return RULE.proposal(value, safety=None, message=message)
     return None
@@ -67,6 +69,17 @@ def _encoding(value: Value) -> tuple[Fraction, Fraction] | None:
     step = number_of(value.operands[1])
     zero = number_of(value.operands[2]) if len(value.operands) > 2 else Fraction(0)
     return None if step is None or zero is None else (step, zero)
+
+
+def _row(ctx: Context, value: Value) -> Value | None:
+    """lse x when `value` is eˣ/Σeˣ in any spelling."""
+    reading = ctx.engine.scaled(value)
+    if reading.number != 1:
+        return None
+    for atom, k in reading.exponent.terms:
+        if k == -1 and atom.op == "logsumexp" and reading.exponent.without(atom) == ctx.engine.linear(atom.operands[0]):
+            return atom
+    return None
 
 
 RULE = Rule("STB701", "quantized-probabilities", frozenset({"opaque"}), match, __doc__, "warning",

@@ -157,6 +157,38 @@ def assert_no_match(rule: Rule, body: str, ranges: Ranges, **options: str) -> No
         assert rule.match(ctx, v) is None, brief(v)
 
 
+def assert_told(
+    rule: Rule,
+    body: str,
+    ranges: Ranges | None = None,
+    *,
+    severity: str | None = None,
+    alone: bool = True,
+    **options: str,
+) -> Proposal:
+    """A lint is told of a defect by `rule`, which repairs nothing; a run that rewrites does not ask. What it said.
+
+    severity: that differs from the rule's. alone: nothing else is told.
+    """
+    outcome = Outcome(body, Options(hazards=True, **options), ranges)
+    (proposal,) = (p for p in outcome.proposed if p.rule is rule)
+    assert not alone or outcome.codes == [rule.code]
+    assert (proposal.candidates, proposal.safety, proposal.severity) == ((), None, severity)
+    assert rule.code not in Outcome(body, Options(**options), ranges).codes
+    return proposal
+
+
+def assert_not_told(rule: Rule, body: str, ranges: Ranges | None = None, **options: str) -> None:
+    """A lint asks `rule` about some value of the graph, and it has nothing to say of any."""
+    view = graph(body)
+    ctx = context(view, Options(hazards=True, **options), ranges)
+    asked = [v for v in cone(view.outputs) if v.op in rule.ops]
+    assert asked, "the rule is not even asked"
+    for v in asked:
+        assert rule.match(ctx, v) is None, brief(v)
+    assert rule.code not in Outcome(body, Options(hazards=True, **options), ranges).codes
+
+
 # --- numbers ------------------------------------------------------------------------------------------------------
 
 
