@@ -2,7 +2,7 @@
 
 ## What it does
 Finds √r and rᵃ, 0 < a < 1, of a product r that is 0 for whole ranges of inputs (masked, rectified), in PyTorch graphs;
-a lint finds those of any number known to be as small as 0 (|x|, a rectified one).
+a lint finds those of any number known to be as small as 0 (|x|, its mean).
 
 ## Why it is unstable
 The slope of a root is infinite at 0, and that of the product is the factor that is 0 there: the gradient is inf·0 =
@@ -28,6 +28,7 @@ Goodfellow, Bengio & Courville, Deep Learning, §4.1 and 6.3 (subgradients at ki
 
 from __future__ import annotations
 
+from stabilize.graph.ops import LAYOUT
 from stabilize.graph.value import Value, gradient_free
 from stabilize.passes.cancellation.moments import moment
 from stabilize.passes.cancellation.shapes import is_guarded, may_vanish
@@ -58,8 +59,18 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     return RULE.proposal(value, b.apply("where", zero, 0.0, root), safety="approximate", message=_MESSAGE)
 
 
+#: What is 0 where a choice was made: the gradient is 0 there, whatever comes back.
+_RECTIFIED = frozenset({"relu", "maximum", "minimum", "where"})
+_THROUGH = LAYOUT | {"cast", "sum", "mean"}
+
+
 def _reaches_zero(ctx: Context, r: Value) -> bool:
     """Whether r is known to be as small as 0, at single points maybe; sums of squares are naive-norm's (STB402)."""
+    source = r
+    while source.op in _THROUGH:
+        source = source.operands[0]
+    if source.op in _RECTIFIED:
+        return False
     found = moment(r)
     squares = found is not None and len(found.factors) == 2 and found.factors[0] is found.factors[1]
     if ctx.ranges.of(r).lo != 0 or squares or is_guarded(ctx, r):

@@ -105,7 +105,7 @@ def is_guarded(ctx: Context, value: Value) -> bool:
     """Whether a number, or what does not depend on data, is added on the way to a sum."""
     for i, each in enumerate(latest_first(value)):
         if each.op in ("add", "maximum"):
-            return any(number_of(o) or not ctx.of_data(o) for o in each.operands)
+            return any(not ctx.of_data(o) and number_of(o) != 0 for o in each.operands)
         if each.op in ("where", "exp", "softmax", "sigmoid"):
             return True
         if i >= _NEAR or each.op not in _TO_A_SUM:

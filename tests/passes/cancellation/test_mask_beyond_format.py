@@ -234,3 +234,35 @@ def test_a_row_that_is_masked_throughout_is_a_mean():
     fixed = stabilize.optimize(_Masked(), (x, m))
     assert (fixed(x, m)[1] == 0.25).all()
     assert torch.equal(fixed(x, m)[0], _Masked()(x, m)[0])
+
+
+# --- in a lint ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "bounds"),
+    [
+        (f"softmax(add({_additive(_LOWEST)}, h), axis=1)", {"h": (-100, 100)}),
+        (f"softmax(add(h, {_additive(_LOWEST)}), axis=1)", {"h": (-50, 0)}),
+        (f"logsumexp(add({_additive(-65000.0)}, h), axes=(1,), keepdim=True)", {"h": (-1000, 0)}),
+    ],
+)
+def test_a_lint_tells_of_a_mask_and_a_bias(body, bounds):
+    assert Outcome(body, Options(), bounds).codes == []
+    (proposal,) = Outcome(body, Options(hazards=True), bounds).proposed
+    assert (proposal.rule, proposal.message) == (RULE, _TWICE)
+
+
+@pytest.mark.parametrize(
+    ("body", "bounds"),
+    [
+        (f"softmax(add({_additive(_LOWEST)}, h), axis=1)", {}),  # nothing is known of the bias
+        (f"softmax(add({_additive(_LOWEST)}, h), axis=1)", {"h": (0, 100)}),
+        (f"softmax(add({_additive(_LOWEST)}, h), axis=1)", {"h": (-15, 0)}),  # it rounds back
+        (f"softmax(add({_additive(-60000.0)}, h), axis=1)", {"h": (-5000, 0)}),
+        (f"softmax(add({_additive(-15000.0)}, h), axis=1)", {"h": (-15000, 0)}),  # no mask
+        (f"relu(add({_additive(_LOWEST)}, h))", {"h": (-100, 100)}),  # no softmax
+    ],
+)
+def test_near_misses_of_a_lint(body, bounds):
+    assert "STB602" not in Outcome(body, Options(hazards=True), bounds).codes

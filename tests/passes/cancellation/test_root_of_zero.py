@@ -67,3 +67,56 @@ def test_near_misses(body):
 
 def test_hosts_without_gradients_have_no_such_defect():
     assert_no_match(RULE, "sqrt(mul(relu(x), z))", {}, host="onnx")
+
+
+# --- in a lint ------------------------------------------------------------------------------------------------------
+
+_SINGLE_POINTS = [
+    "sqrt(abs(x))",
+    "pow(abs(x), 0.25)",
+    "sqrt(mul(x, x))",
+    "sqrt(sum(abs(x), axes=(1,), keepdim=True))",
+    "sqrt(mean(abs(x), axes=(1,), keepdim=False))",
+    "sqrt(add(abs(x), 0.0))",
+]
+_LINT_NEAR_MISSES = [
+    ("sqrt(x)", {}),
+    ("sqrt(x)", {"x": (0.1, 1)}),
+    ("sqrt(x)", {"x": (-1, 1)}),
+    ("sqrt(add(abs(x), 1e-06))", {}),
+    ("sqrt(maximum(abs(x), 1e-06))", {}),
+    ("sqrt(abs(add(abs(x), 0.001)))", {}),
+    ("sqrt(abs(detach(x)))", {}),  # no gradient
+    ("sqrt(sum(mul(x, x), axes=(1,), keepdim=True))", {}),  # STB402
+    ("sqrt(relu(x))", {}),  # its own gradient is 0 there, whatever comes back
+    ("sqrt(maximum(x, 0.0))", {}),
+    ("sqrt(where(gt(x, 0.0), x, 0.0))", {}),
+    ("sqrt(mean(relu(x), axes=(1,), keepdim=False))", {}),
+    ("sqrt(sigmoid(x))", {}),  # never 0
+    ("sqrt(exp(x))", {}),
+    ("pow(abs(x), 2.0)", {}),
+]
+
+
+@pytest.mark.parametrize("body", _SINGLE_POINTS)
+def test_a_lint_tells_what_reaches_0_at_single_points(body):
+    assert Outcome(body, Options()).codes == []
+    assert Outcome(body, Options(hazards=True, host="onnx")).codes == []
+    (proposal,) = Outcome(body, Options(hazards=True)).proposed
+    assert (proposal.rule, proposal.severity, proposal.candidates) == (RULE, "warning", ())
+    assert (proposal.safety, "the gradient is NaN" in proposal.message) == ("approximate", True)
+
+
+def test_a_lint_calls_products_errors():
+    for body, _ in AFTER:
+        (proposal,) = Outcome(body, Options(hazards=True)).proposed
+        assert (proposal.rule, proposal.severity) == (RULE, "error")
+
+
+def test_a_lint_tells_what_is_given_a_range_from_0():
+    assert Outcome("sqrt(x)", Options(hazards=True), {"x": (0.0, 1.0)}).codes == ["STB432"]
+
+
+@pytest.mark.parametrize(("body", "ranges"), _LINT_NEAR_MISSES)
+def test_near_misses_of_a_lint(body, ranges):
+    assert "STB432" not in Outcome(body, Options(hazards=True), ranges).codes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stabilize.passes.cancellation.shapes import may_vanish, one_plus, square_of, widened
+from stabilize.passes.cancellation.shapes import is_guarded, may_vanish, one_plus, square_of, widened
 from tests.passes.graphs import graph, nested, read
 
 ONE_PLUS = {
@@ -131,3 +131,26 @@ def test_widened(body, expected):
     assert nested(new) == expected
     assert new.dtype == ("float64" if body == "D" else "float32")
     assert new.shape == value.shape
+
+
+@pytest.mark.parametrize(
+    ("body", "guarded"),
+    [
+        ("add(x, 1e-06)", True),
+        ("add(1e-06, x)", True),
+        ("maximum(x, 1e-06)", True),
+        ("sum(add(mul(x, x), 0.001), axes=(1,), keepdim=True)", True),
+        ("sqrt(neg(transpose(add(x, 2.0), perm=(1, 0))))", True),
+        ("where(B, x, z)", True),
+        ("sigmoid(x)", True),
+        ("add(x, 0.0)", False),
+        ("maximum(x, 0.0)", False),
+        ("add(x, z)", False),
+        ("mul(x, 2.0)", False),
+        ("gather(add(x, 1.0), I, axis=1)", False),
+        ("x", False),
+    ],
+)
+def test_guards(body: str, guarded: bool) -> None:
+    ctx, value = read(body)
+    assert is_guarded(ctx, value) == guarded

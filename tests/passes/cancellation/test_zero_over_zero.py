@@ -69,3 +69,37 @@ def test_what_is_known_to_be_positive_is_no_divisor_of_0():
     body = "div(x, sum(relu(z), axes=(1,), keepdim=True))"
     assert_no_match(RULE, body, {"z": (0.1, 2.0)})
     assert Outcome(body, Options(), {"z": (0.0, 2.0)}).codes == ["STB431"]
+
+
+# --- in a lint ------------------------------------------------------------------------------------------------------
+
+_M = "m2 = cast(gt(z, 0.0), dtype='float32')\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "severity"),
+    [
+        (REPORTED[0], "error"),  # rectified terms are all 0 for ordinary inputs
+        ("r = maximum(x, 0.0)\nreturn div(r, sum(r, axes=(1,), keepdim=True))", "error"),
+        ("div(relu(x), add(relu(x), relu(z)))", "error"),
+        (REPORTED[1], "warning"),  # masks for empty ones
+        ("r = where(gt(x, 0.0), x, 0.0)\nreturn div(r, sum(r, axes=(1,), keepdim=True))", "warning"),
+        # a count of targets that are not to be ignored
+        (
+            "m2 = cast(ne(y, -100), dtype='float32')\nreturn div(sum(mul(sum(x, axes=(1,), keepdim=False), m2), "
+            "axes=(0,), keepdim=False), sum(m2, axes=(0,), keepdim=False))",
+            "info",
+        ),
+    ],
+)
+def test_severity_in_a_lint(body, severity):
+    for host in ("fx", "onnx"):
+        (proposal,) = Outcome(body, Options(hazards=True, host=host)).proposed
+        assert (proposal.rule, proposal.severity, proposal.candidates) == (RULE, severity, ())
+    assert Outcome(body, Options()).proposed[0].severity is None
+    assert (RULE.severity, RULE.poles) == ("info", True)
+
+
+@pytest.mark.parametrize("body", [b for b in NEAR_MISSES if "exp" not in b])
+def test_near_misses_of_a_lint(body):
+    assert "STB431" not in Outcome(body, Options(hazards=True)).codes
