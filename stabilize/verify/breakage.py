@@ -164,9 +164,12 @@ def ordinary(leaf: Value, known: Bounds) -> Bounds:
         return known
     limit = FORMATS[leaf.dtype].max
     most = min(ORDINARY, limit)
-    low = -most if known[0] == -math.inf else max(known[0], -limit)
-    high = most if known[1] == math.inf else min(known[1], limit)
-    return min(low, high), max(low, high)
+    low, high = (min(max(bound, -limit), limit) for bound in known)
+    if known[0] == -math.inf:
+        low = -most if -most < high else max(2 * high, -limit)
+    if known[1] == math.inf:
+        high = most if low < most else min(2 * low, limit)
+    return low, high
 
 
 @final
@@ -213,11 +216,13 @@ class _Search:
     def _integers(self, tensors: Tensors, generator: torch.Generator) -> Tensors:
         found = dict(tensors)
         for leaf, tensor in tensors.items():
-            low, high = self.limits[leaf]
-            known = math.isfinite(low) and math.isfinite(high) and leaf not in self.problem.data
-            if known and not is_float(leaf.dtype) and leaf.dtype != "bool":
-                numbers = torch.randint(int(low), int(high) + 1, tensor.shape, generator=generator)
-                found[leaf] = numbers.to(tensor.dtype)
+            if is_float(leaf.dtype) or leaf.dtype == "bool" or leaf in self.problem.data:
+                continue
+            if all(map(math.isfinite, self.limits[leaf])):
+                most = torch.iinfo(tensor.dtype)
+                low, high = (min(max(k, most.min), most.max - 1) for k in _integers_in(*self.limits[leaf]))
+                if low <= high:
+                    found[leaf] = torch.randint(low, high + 1, tensor.shape, generator=generator).to(tensor.dtype)
         return found
 
     def _moved(self, tensors: Tensors) -> dict[Value, torch.Tensor]:
@@ -335,6 +340,11 @@ def within(tensor: torch.Tensor, low: float, high: float) -> torch.Tensor:
         if 0 < factor < 1:
             tensor = tensor * factor
     return tensor.clamp(low, high)
+
+
+def _integers_in(low: float, high: float) -> tuple[int, int]:
+    """The first and the last integer between two numbers."""
+    return math.ceil(low), math.floor(high)
 
 
 def is_overflow(error: BaseException) -> bool:
