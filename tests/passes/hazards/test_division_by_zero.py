@@ -31,6 +31,12 @@ FOUND = [
     "div(x, transpose(reshape(z, shape=(5, 4)), perm=(1, 0)))",
     "div(x, add(abs(z), abs(w)))",
     "div(x, div(z, w))",
+    # --- 0 for whole ranges of inputs ---
+    "div(x, relu(z))",
+    "div(x, maximum(z, 0.0))",
+    "div(x, where(B, z, 0.0))",
+    "div(x, cast(B, dtype='float32'))",
+    "pow(relu(x), -1.0)",
 ]
 NEAR_MISSES: list[tuple[str, Ranges]] = [
     ("div(x, 2.0)", {}),
@@ -39,7 +45,9 @@ NEAR_MISSES: list[tuple[str, Ranges]] = [
     ("div(x, where(eq(z, 0.0), 1.0, z))", {}),
     ("div(x, add(z, w))", {}),  # an unknown number may be a guard
     ("div(x, sum(add(z, 0.001), axes=(1,), keepdim=True))", {}),
+    ("div(x, sub(mul(z, 2.0), w))", {}),  # a difference of what is computed may be known not to be 0
     ("div(x, exp(z))", {}),
+    ("div(x, sum(exp(z), axes=(0,), keepdim=True))", {}),
     ("div(x, softplus(z))", {}),
     ("div(x, tanh(z))", {}),
     ("div(x, log(z))", {}),
