@@ -102,5 +102,7 @@ def test_the_defect_is_real() -> None:
     assert abs(codes.sum(-1) / 127 - 1).max() > 0.2
 
 
-def test_the_severity_and_the_condition() -> None:
-    assert (RULE.severity, RULE.poles) == ("warning", False)
+def test_it_is_a_warning_without_a_witness() -> None:
+    assert (RULE.severity, RULE.honest) == ("warning", False)
+    (finding,) = stabilize.lint(quantized(1 / 127, np.array(0, _INT8)), select="STB701").findings
+    assert (finding.severity, finding.witness) == ("warning", None)
