@@ -92,12 +92,18 @@ class Context:
 
     def of_data(self, value: Value) -> bool:
         """Whether `value` depends on what the model is given, not on its weights alone."""
-        known = self._of_data
-        for each in cone([value], known):
+        known, stack = self._of_data, [value]
+        while stack:
+            each = stack[-1]
+            below = [] if each in known else [o for o in each.operands if o not in known]
+            if below:
+                stack.extend(below)
+                continue
             if each not in known:
                 drawn = each.op == "opaque" and not each.operands and "rand" in str(each.attr("target")).lower()
                 own = drawn or (each.op == "input" and not self.is_parameter(each))
                 known[each] = own or any(known[o] for o in each.operands)
+            stack.pop()
         return known[value]
 
     @cached_property

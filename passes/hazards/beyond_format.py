@@ -53,7 +53,7 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     else:
         numbers = (number_of(o) for o in value.operands if is_float(o.dtype))
         beyond = [float(k) for k in numbers if k is not None and fmt.overflow <= abs(float(k)) < math.inf]
-        if not beyond and value.op in _ARITHMETIC and ctx.of_data(value):
+        if not beyond and value.op in _ARITHMETIC:
             beyond = _overflow(ctx, value, fmt)
     if not beyond:
         return None
@@ -74,10 +74,12 @@ def _overflow(ctx: Context, value: Value, fmt: Format) -> list[float]:
     known = math.isfinite(bounds.lo) and math.isfinite(bounds.hi)
     if not known or any(_size(ctx, o) > fmt.max for o in value.operands):
         return []
+    found = [b for b in (bounds.lo, bounds.hi) if abs(b) >= fmt.overflow]
+    if not found or not ctx.of_data(value):
+        return []
     numbers = (number_of(v) for v in islice(latest_first(value), _NEAR) if v.op == "constant" and is_float(v.dtype))
-    if any(k is not None and abs(float(k)) > fmt.max / 4 for k in numbers):
-        return []  # clamps to the limits of a format say little; sums of masks are STB602
-    return [b for b in (bounds.lo, bounds.hi) if abs(b) >= fmt.overflow]
+    # clamps to the limits of a format say little; sums of masks are STB602
+    return [] if any(k is not None and abs(float(k)) > fmt.max / 4 for k in numbers) else found
 
 
 def _size(ctx: Context, value: Value) -> float:
