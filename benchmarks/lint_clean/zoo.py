@@ -21,11 +21,15 @@ GROUP = "public models"
 _MEMORY, _SECONDS = 12 * 2**30, 300.0
 
 
+#: Defective, though no rewrite repairs them: exp of scores with no maximum taken off, and exp(cosine/0.005).
+UNBOUNDED = ("recbole-nais", "recbole-mcclk")
+
+
 def checked_zoo(budget: float) -> Iterator[dict[str, Any]]:
     """The fields of a record for each model that could be captured."""
     without_compiled_torchvision()
     for entry in MODELS:
-        if entry.defects or entry.refused:
+        if entry.defects or entry.refused or entry.name in UNBOUNDED:
             continue
         answer = _asked(entry, budget)
         if "left_out" in answer:
