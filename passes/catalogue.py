@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 from stabilize.graph.value import Value
-from stabilize.passes.rule import Context, Proposal, Rule
+from stabilize.passes.rule import Context, Proposal, Rule, exponents
 
 
 def _elsewhere(ctx: Context, value: Value) -> Proposal | None:
@@ -37,7 +37,8 @@ def _rule(
             f"## Source\n{source}",
         )
     )
-    return Rule(code, name, frozenset(), _elsewhere, page, severity)
+    condition = exponents if severity == "error" else None
+    return Rule(code, name, frozenset(), _elsewhere, page, severity, condition)
 
 
 _BHH = "Blanchard, Higham & Higham, IMA J. Numer. Anal. 41 (2021)"

@@ -187,6 +187,11 @@ class Proposal:
     severity: Severity | None = None
 
 
+def exponents(fmt: Format) -> str:
+    """The condition of what exponentials break."""
+    return f"an exponent above {fmt.exp_overflow:.2f} or below {fmt.exp_underflow:.2f} in {fmt.name}"
+
+
 Match: TypeAlias = Callable[[Context, Value], Proposal | None]
 
 

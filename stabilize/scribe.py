@@ -27,13 +27,10 @@ class Scribe:
         """new: what would stand in the place of what was found; None when nothing is known that could."""
         rule, node, source = proposal.rule, *self._where(proposal.old)
         naive, stable = self._texts(proposal.old, new)
-        severity, condition = proposal.severity or rule.severity, None
+        severity = proposal.severity or rule.severity
         # indices have no format of their own: that of what they were found in
         fmt = next(FORMATS[v.dtype] for v in latest_first(proposal.old) if is_float(v.dtype))
-        if rule.condition is not None:
-            condition = rule.condition(fmt)
-        elif severity == "error":
-            condition = f"an exponent above {fmt.exp_overflow:.2f} or below {fmt.exp_underflow:.2f} in {fmt.name}"
+        condition = None if rule.condition is None else rule.condition(fmt)
         return Finding(
             rule.code, rule.name, severity, proposal.message or rule.reason,
             node, source.module, source.file, source.line, naive, stable, condition, None, proposal.safety, fixable,

@@ -27,6 +27,7 @@ NIST DLMF 7.2.3, 7.8 (Mills' ratio).
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 from stabilize.formats import FORMATS
@@ -103,4 +104,5 @@ def _times_exp(ctx: Context, value: Value, rest: Polynomial) -> Value:
     return b.make("mul", value, b.make("exp", materialise(b, rest, value.dtype))) if rest.terms else value
 
 
-RULE = Rule("STB225", "erfc-times-gaussian", frozenset({"mul", "div"}), match, __doc__)
+RULE = Rule("STB225", "erfc-times-gaussian", frozenset({"mul", "div"}), match, __doc__, "error",
+            lambda fmt: f"x above {math.sqrt(-fmt.exp_underflow):.3g} in {fmt.name}")  # fmt: skip

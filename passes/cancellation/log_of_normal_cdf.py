@@ -110,4 +110,5 @@ def _tail(form: Polynomial) -> tuple[Fraction, tuple[Value, int]] | None:
     return None
 
 
-RULE = Rule("STB224", "log-of-normal-cdf", frozenset({"log", "log1p"}), match, __doc__)
+RULE = Rule("STB224", "log-of-normal-cdf", frozenset({"log", "log1p"}), match, __doc__, "error",
+            lambda fmt: f"x below -{math.sqrt(-2 * fmt.exp_underflow):.3g} in {fmt.name}")  # fmt: skip

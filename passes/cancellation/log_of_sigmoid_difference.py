@@ -32,7 +32,7 @@ from fractions import Fraction
 from stabilize.graph.value import Value
 from stabilize.passes.cancellation.complement_of_sigmoid import logit_of
 from stabilize.passes.cancellation.log_of_difference import log1mexp
-from stabilize.passes.rule import Context, Proposal, Rule
+from stabilize.passes.rule import Context, Proposal, Rule, exponents
 
 
 def match(ctx: Context, value: Value) -> Proposal | None:
@@ -51,4 +51,4 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     return RULE.proposal(value, ctx.emitter.finish(make("add", make("add", *parts), gap), value))
 
 
-RULE = Rule("STB228", "log-of-sigmoid-difference", frozenset({"log"}), match, __doc__)
+RULE = Rule("STB228", "log-of-sigmoid-difference", frozenset({"log"}), match, __doc__, "error", exponents)

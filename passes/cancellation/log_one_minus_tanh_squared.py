@@ -62,4 +62,5 @@ def _log_sech_squared(ctx: Context, u: Value) -> Value:
     return b.make("where", small, near, far)
 
 
-RULE = Rule("STB213", "log-one-minus-tanh-squared", frozenset({"log", "log1p"}), match, __doc__)
+RULE = Rule("STB213", "log-one-minus-tanh-squared", frozenset({"log", "log1p"}), match, __doc__, "error",
+            lambda fmt: f"|u| above {0.5 * math.log(4 / fmt.u):.3g} in {fmt.name}")  # fmt: skip

@@ -88,4 +88,5 @@ def _divisor(value: Value) -> Value | None:
     return value.operands[0] if power is not None and power < 0 else None
 
 
-RULE = Rule("STB433", "division-by-zero", frozenset({"div", "pow"}), match, __doc__, "warning", poles=True)
+RULE = Rule("STB433", "division-by-zero", frozenset({"div", "pow"}), match, __doc__, "warning",
+            lambda fmt: "a divisor of 0", poles=True)  # fmt: skip

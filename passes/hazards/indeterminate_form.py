@@ -46,4 +46,5 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     return RULE.proposal(value, safety=None, message=f"{_FORMS[value.op]}, where an operand has left its format")
 
 
-RULE = Rule("STB242", "indeterminate-form", frozenset(_FORMS), match, __doc__, "error")
+RULE = Rule("STB242", "indeterminate-form", frozenset(_FORMS), match, __doc__, "error",
+            lambda fmt: f"operands that left the range of {fmt.name}")  # fmt: skip

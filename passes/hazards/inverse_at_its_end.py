@@ -49,4 +49,5 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     return RULE.proposal(value, safety=None)
 
 
-RULE = Rule("STB417", "inverse-function-at-its-end", frozenset(_ENDS), match, __doc__, "warning", poles=True)
+RULE = Rule("STB417", "inverse-function-at-its-end", frozenset(_ENDS), match, __doc__, "warning",
+            lambda fmt: "an argument at or beyond the end of the domain", poles=True)  # fmt: skip

@@ -52,4 +52,5 @@ def match(ctx: Context, value: Value) -> Proposal | None:
 
 _MESSAGE = "The number may be as small as {:g}, where the logarithm has no value: at {:g} it is −inf, below NaN"
 
-RULE = Rule("STB241", "log-of-zero", frozenset({"log", "log1p"}), match, __doc__, "error", poles=True)
+RULE = Rule("STB241", "log-of-zero", frozenset({"log", "log1p"}), match, __doc__, "error",
+            lambda fmt: "a number that is 0 or below", poles=True)  # fmt: skip

@@ -35,7 +35,7 @@ import math
 from itertools import islice
 
 from stabilize.graph.value import Value, latest_first
-from stabilize.passes.rule import Context, Proposal, Rule
+from stabilize.passes.rule import Context, Proposal, Rule, exponents
 
 _NEAR = 48
 
@@ -60,4 +60,5 @@ def _is_made(ctx: Context, exponent: Value) -> bool:
 
 
 _OPS = frozenset({"exp", "expm1", "sinh", "pow"})
-RULE = Rule("STB243", "unbounded-exponential", _OPS, match, __doc__, "error", poles=True, honest=True)
+RULE = Rule("STB243", "unbounded-exponential", _OPS, match, __doc__, "error", exponents, poles=True,
+            honest=True)  # fmt: skip
