@@ -41,7 +41,11 @@ def piece(model: ir.Model, view: View, names: Sequence[str], targets: Sequence[s
     proto.graph.output.extend(_typed(view, target) for target in targets)
     for value in weights:
         assert value.const_value is not None
-        proto.graph.initializer.append(ir.serde.serialize_tensor(ir.tensor(value.const_value.numpy(), name=value.name)))
+        try:
+            held = ir.tensor(value.const_value.numpy(), name=value.name)
+        except OSError as error:
+            raise ModelError(f"the data of {value.name!r} is not there: {error}") from error
+        proto.graph.initializer.append(ir.serde.serialize_tensor(held))
     for node in graph:
         if node in nodes:
             proto.graph.node.append(ir.serde.serialize_node(node))
@@ -53,11 +57,11 @@ def piece(model: ir.Model, view: View, names: Sequence[str], targets: Sequence[s
 
 
 def _typed(view: View, name: str) -> onnx.ValueInfoProto:
-    """A value with the element type that was read; runtimes find shapes out."""
+    """A value with the element type and the rank that were read; runtimes find sizes out."""
     value = view.bindings.get(name)
     if value is None or value.dtype not in DATA_TYPES:
         raise ModelError(f"the type of {name!r} is not known")
-    return onnx.helper.make_tensor_value_info(name, int(DATA_TYPES[value.dtype]), None)
+    return onnx.helper.make_tensor_value_info(name, int(DATA_TYPES[value.dtype]), [None] * value.type.rank)
 
 
 def _needed(targets: list[ir.Value], stop: set[ir.Value]) -> tuple[set[ir.Node], list[ir.Value]]:

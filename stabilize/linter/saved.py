@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -39,10 +40,18 @@ def _saved(finding: Finding, folder: Path, number: int) -> Finding:
     stem = f"{number:02d}-{finding.code}-{re.sub('[^A-Za-z0-9_.-]+', '_', finding.node)[:80]}"
     path = folder / f"{stem}.npz"
     arrays = {name: _array(tensor) for name, tensor in witness.items()}
-    write_file(path, lambda file: cast(Any, np.savez)(file, **arrays))
+    write_file(path, lambda file: _write(arrays, file))
     if witness.piece is not None:
         _save_piece(witness, folder / stem)
     return replace(finding, witness=replace(witness, file=str(path)))
+
+
+def _write(arrays: Mapping[str, Any], file: IO[bytes]) -> None:
+    """As `np.savez` does, which takes no array called `file`."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                cast(Any, np.lib.format).write_array(entry, array, allow_pickle=False)
 
 
 def _array(tensor: torch.Tensor) -> Any:
