@@ -180,7 +180,7 @@ def test_what_stands_around_a_region_can_be_taken_out() -> None:
     x = torch.randn(3)
     program = torch.export.export(Frozen(), (x,))
     host = open_host(program, None, None)
-    target = [n for n in host.view.bindings if n.startswith("mul")][0]
+    target = next(n for n in host.view.bindings if n.startswith("mul"))
     piece = host.piece(["x"], [target])
     (result,) = cast(fx.GraphModule, piece.model)(x)
     torch.testing.assert_close(result, Frozen()(x), rtol=0, atol=0)

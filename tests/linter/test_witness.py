@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -335,14 +335,14 @@ class _Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], _Clock]]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], _Clock]:
     def set_to(step: float) -> _Clock:
         clock = _Clock(step)
         for module in (lint_run, ascent):
             monkeypatch.setattr(module, "time", clock)
         return clock
 
-    yield set_to
+    return set_to
 
 
 class Many(nn.Module):
