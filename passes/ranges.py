@@ -106,7 +106,7 @@ class Ranges:
         found = rule(self, value, [self._ranges[o] for o in value.operands])
         if not is_float(value.dtype):
             return found
-        found = self._refine(value, found)
+        found = _possible(self._refine(value, found))
         return replace(found, broken=True) if value in self._coarse else found
 
     def _refine(self, value: Value, r: Range) -> Range:
@@ -139,7 +139,7 @@ class Ranges:
         """The numbers of a weight that is known, and where its `axis` is in them, seen through transpositions."""
         perm = tuple(range(value.type.rank))
         axis = max(axis, -value.type.rank)
-        while value.op in ("transpose", "cast", "detach"):
+        while value.op in ("transpose", "cast", "detach") and is_float(value.dtype):  # integers are other numbers
             if value.op == "transpose":
                 own = cast("tuple[int, ...]", value.attr("perm"))
                 perm = tuple(own[p] for p in perm)
@@ -306,10 +306,20 @@ class Ranges:
 _RELATED = frozenset((*_VIEWS, "logsumexp", "max", "softplus", "maximum", "minimum", "relu", "topk_values", "where"))
 
 
+def _possible(r: Range) -> Range:
+    """A real number is less than inf, also where its least size is beyond what bounds are kept in."""
+    if r.lo == INF or r.hi == -INF:
+        most = FORMATS["float64"].max
+        return replace(r, lo=min(r.lo, most), hi=max(r.hi, -most))
+    return r
+
+
 def _dominates(atom: Value) -> bool:
     """Whether an atom is never less than its operands; of a top-k only the largest value is not."""
     if atom.op == "topk_values":
         return atom.attr("largest") is True and atom.attr("k") == 1
+    if atom.op in ("logsumexp", "max") and 0 in atom.operands[0].shape:
+        return False  # of no operands
     return atom.op in ("logsumexp", "max", "softplus", "maximum", "relu")
 
 

@@ -154,6 +154,31 @@ def _product(g: Growing) -> Value:
     return g.op("matmul", a, g.op("transpose", b, perm=tuple(reversed(range(b.type.rank)))))
 
 
+def _weighted(g: Growing) -> Value:
+    """A product with one of the graph's inputs, as weights are used: transposed, cast, detached, on either side."""
+    value, weight = g.any(), g.one_of(g.pool[:4])
+    while weight.type.rank > 1 and g.one_of((True, False)):
+        weight = g.op("transpose", weight, perm=tuple(reversed(range(weight.type.rank))))
+    if g.one_of((True, False, False, False)):
+        # through integers or truth values, which are other numbers
+        weight = g.builder.cast(g.builder.cast(weight, g.one_of(("int64", "bool", "float32"))), g.dtype)
+    if g.one_of((True, False, False)):
+        value = g.op("layer_norm", value, axis=value.type.rank - 1, epsilon=1e-5)
+    return g.op("matmul", *((value, weight) if g.one_of((True, True, False)) else (weight, value)))
+
+
+def _extreme(g: Growing) -> Value:
+    value = g.any()
+    axis = g.axis(value)
+    return {
+        "prod": lambda: g.op("prod", value, axes=(axis,), keepdim=True),
+        "cumprod": lambda: g.op("cumprod", value, axis=axis),
+        "least": lambda: g.op("minimum", value, g.any()),
+        "power": lambda: g.op("pow", value, g.one_of((2.0, 3.0, 0.5, -1.0))),
+        "rms": lambda: g.op("rms_norm", value, axis=value.type.rank - 1, epsilon=1e-5),
+    }[g.one_of(("prod", "cumprod", "least", "power", "rms"))]()
+
+
 # --- what users write -----------------------------------------------------------------------------------------
 
 
@@ -209,6 +234,10 @@ STEPS: tuple[Step, ...] = (
     _unary, _unary, _unary, _unary, _binary, _binary, _binary, _number, _number, _reduction, _reduction, _reduction,
     _scan, _masked, _layout, _wide, _product, _quotient, _quotient, _log_sum, _logistic, _logistic, _entropy, _spread,
 )  # fmt: skip
+
+
+#: Products of matrices with weights, and of many numbers.
+PRODUCTS: tuple[Step, ...] = (_weighted, _weighted, _weighted, _weighted, _extreme, _extreme)
 
 
 #: More defects in less graph, for tests that take long.

@@ -23,7 +23,9 @@ from stabilize.graph.build import Builder
 from stabilize.graph.text import parse, show
 from stabilize.graph.value import Value, cone
 from stabilize.graph.view import View
+from stabilize.linter.known import TensorNumbers
 from stabilize.passes.propose import context, proposals
+from stabilize.passes.ranges import Ranges
 from stabilize.passes.rule import Options, Proposal
 from stabilize.verify.certificate import certify_rewrite
 from stabilize.verify.compare import Floats, errors_of
@@ -31,7 +33,7 @@ from stabilize.verify.execute import execute, torch_dtype
 from stabilize.verify.oracle import evaluate_cone
 from stabilize.verify.running import Scales, analyse
 from tests.frontends.onnx_support import program, run
-from tests.strategies import NAIVE_STEPS, STABLE_STEPS, graphs, rebuild
+from tests.strategies import NAIVE_STEPS, PRODUCTS, STABLE_STEPS, STEPS, graphs, rebuild
 
 #: Longest sum that the drawn graphs hold (a concatenation of a few axes of size 4).
 LONGEST: Final = 16
@@ -250,8 +252,43 @@ def test_every_proposal_is_an_identity_over_the_reals(text: str, seed: int) -> N
 def test_ranges_hold_the_values(text: str, spread: str, seed: int) -> None:
     """Bounds over the reals, with room for the rounding of the bounds themselves."""
     view = parse(text)
-    ranges = context(view, Options()).ranges
-    leaves = drawn(inputs_of(view.outputs), spread, seed)
+    assert_inside(context(view, Options()).ranges, view, drawn(inputs_of(view.outputs), spread, seed))
+
+
+WEIGHTS: Final = (0.01, 1.0, 30.0)
+"""Sizes of weights whose numbers are known."""
+
+
+@examples(300)
+@given(
+    text=graphs(steps=(*STEPS, *PRODUCTS), dtypes=("float64",), shapes=((3, 4), (3, 1), (1, 4))),
+    ends=st.tuples(st.floats(-100, 100), st.floats(-100, 100)),
+    size=st.sampled_from(WEIGHTS),
+    seed=st.integers(0, 999),
+)
+def test_ranges_hold_the_values_of_given_inputs_and_known_weights(
+    text: str, ends: tuple[float, float], size: float, seed: int
+) -> None:
+    """x and the column are between two numbers, z and the row are weights that are known."""
+    view = parse(text)
+    low, high = sorted(ends)
+    generator = torch.Generator().manual_seed(seed)
+    leaves = drawn(inputs_of(view.outputs), "benign", seed)
+    weights: dict[Value, torch.Tensor] = {}
+    for leaf, tensor in leaves.items():
+        if str(leaf.attr("name")) in ("z", "row"):
+            leaves[leaf] = weights[leaf] = tensor * size
+        elif tensor.is_floating_point():
+            share = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype)
+            corner = (share > 0.5).to(tensor.dtype)  # half of the time the ends themselves
+            leaves[leaf] = (low + (share if seed % 2 else corner) * (high - low)).clamp(low, high)
+    known = {leaf: TensorNumbers(tensor) for leaf, tensor in weights.items()}
+    ranges = context(view, Options(), {"x": (low, high), "column": (low, high)}, known.get).ranges
+    assert_inside(ranges, view, leaves)
+
+
+def assert_inside(ranges: Ranges, view: View, leaves: Mapping[Value, torch.Tensor]) -> None:
+    """Bounds over the reals, with room for the rounding of the bounds themselves."""
     values = [v for v in cone(view.outputs) if v.dtype == "float64"]
     exact, _ = evaluate_cone(values, leaves, digits=24, floor=-1140, max_bits=2**13)
     for value, array in zip(values, exact, strict=True):
