@@ -18,6 +18,9 @@ from stabilize.api import open_host
 from stabilize.errors import UsageError
 from stabilize.graph.host import Host
 from stabilize.linter.known import TensorNumbers, Weights, ranges_of
+from stabilize.passes.propose import context
+from stabilize.passes.rule import Options
+from tests.passes.graphs import graph
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _settings = settings(max_examples=60, deadline=None, derandomize=True)
@@ -88,6 +91,24 @@ def test_one_channel_of_large_weights_does_not_count_for_the_others() -> None:
     assert TensorNumbers(w).combined(-1.0, 1.0, 0) == pytest.approx((-200.0, 200.0))
     assert TensorNumbers(w).combined(0.0, 1.0, 0) == pytest.approx((-1.0, 200.0))
     assert TensorNumbers(w).longest(0) == pytest.approx(math.sqrt(2) * 100)
+
+
+@pytest.mark.parametrize(
+    ("body", "bounds"),
+    [
+        ("matmul(x, T)", (0.0, 25 * 0.75)),
+        ("matmul(cast(x, dtype='float64'), cast(T, dtype='float64'))", (0.0, 25 * 0.75)),
+        ("matmul(x, detach(T))", (0.0, 25 * 0.75)),
+        ("matmul(transpose(T, perm=(1, 0)), transpose(x, perm=(1, 0)))", (0.0, 25 * 0.75)),
+        ("matmul(x, cast(cast(T, dtype='int64'), dtype='float32'))", (-math.inf, math.inf)),  # 0
+        ("matmul(x, cast(cast(T, dtype='bool'), dtype='float32'))", (0.0, 25.0)),  # 1
+    ],
+)
+def test_weights_are_seen_through_what_keeps_their_numbers(body: str, bounds: tuple[float, float]) -> None:
+    view = graph(body)
+    known = {view.bindings["T"]: TensorNumbers(torch.full((5, 3), 0.75))}
+    r = context(view, Options(hazards=True), {"x": (0.0, 5.0)}, known.get).ranges.of(view.outputs[0])
+    assert (r.lo, r.hi) == pytest.approx(bounds)
 
 
 # --- which leaves are known -----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from torch import Tensor, fx, nn
 import stabilize
 from stabilize.linter import ascent
 from stabilize.linter import run as lint_run
+from stabilize.linter.proof import Suspect
 from stabilize.linter.witness import Witness
 from stabilize.records import Finding
 from tests.frontends.onnx_support import model, run
@@ -365,6 +367,46 @@ def test_the_budget_is_kept(clock: Callable[[float], _Clock]) -> None:
     over = clock(100.0)
     assert all(f.witness is None for f in lint(Many(), _X, budget=20.0))
     assert over.now <= 100.0 * (len(findings) + 1)
+
+
+class Turned(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return softmax(torch.linalg.qr(x)[0])  # never beyond ±1: no input leads to where it breaks
+
+
+@pytest.mark.parametrize(("left", "most"), [(-1.0, 1), (1e9, 1000)])
+def test_a_search_ends_when_its_time_is_up(monkeypatch: pytest.MonkeyPatch, left: float, most: int) -> None:
+    tried: list[str] = []
+    outcome = Suspect.outcome
+
+    def counted(self: Suspect, given: Any) -> Any:
+        tried.append(self.target)
+        return outcome(self, given)
+
+    def reached(suspect: Suspect, examples: Any, deadline: float, seed: int) -> Any:
+        del deadline
+        monkeypatch.setattr(Suspect, "outcome", counted)
+        try:
+            return ascent.reached(suspect, examples, time.monotonic() + left, seed)
+        finally:
+            monkeypatch.setattr(Suspect, "outcome", outcome)
+
+    monkeypatch.setattr(lint_run, "reached", reached)
+    lint(Turned(), torch.randn(4, 4))
+    assert len(tried) <= most
+    assert (len(tried) > 5) == (left > 0)
+
+
+def test_a_branch_may_be_taken_where_its_divisor_suits() -> None:
+    text = """g (float[2, 3] x, bool c) => (float[2, 3] y) <float k = {1}> {
+        y = If (c) <
+            then_branch = then () => (float[2, 3] p) { p = Div(k, x) },
+            else_branch = other () => (float[2, 3] q) { q = Neg(x) }
+        >
+    }"""
+    assert lint(model(text), budget=0) == []
+    (outside,) = lint(model("g (float[2, 3] x) => (float[2, 3] y) <float k = {1}> { y = Div(k, x) }"), budget=0)
+    assert outside.code == "STB433"
 
 
 def test_each_finding_has_a_share_of_what_is_left(clock: Callable[[float], _Clock]) -> None:

@@ -13,6 +13,7 @@ import torch
 from stabilize.formats import FORMATS
 from stabilize.graph.value import Value, cone
 from stabilize.graph.view import View
+from stabilize.verify import breakage
 from stabilize.verify.breakage import Break, Breakage, ordinary, search, within
 from stabilize.verify.execute import execute
 from stabilize.verify.oracle import evaluate
@@ -323,6 +324,21 @@ def test_what_is_remembered_is_of_the_same_question() -> None:
     assert searched("sqrt(abs(x))", gradients=False) is None
     assert searched("sqrt(abs(x))", gradients=True) is not None
     assert searched("sqrt(abs(x))", {"x": (0.5, 1.0)}, gradients=True) is None
+
+
+def test_a_question_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for one with data, which is not told apart by its text."""
+    runs: list[int] = []
+    run = breakage._Search.run
+    monkeypatch.setattr(breakage._Search, "run", lambda self, seed: (runs.append(seed), run(self, seed))[1])
+    monkeypatch.setattr(breakage, "_searched", type(breakage._searched)())
+    for seed in (0, 0, 1, 0):
+        searched(SOFTMAX, {"x": (0.0, 123.0)}, seed=seed)
+    assert runs == [0, 1]
+    data = {"w": torch.full((4, 5), 2.0)}
+    for _ in range(2):
+        searched("log(mul(exp(x), w))", {"x": (0.0, 123.0)}, data, seed=5)
+    assert runs[2:].count(5) >= 2
 
 
 # --- sizes ----------------------------------------------------------------------------------------------------------

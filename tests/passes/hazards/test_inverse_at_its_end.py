@@ -18,6 +18,7 @@ FOUND: list[tuple[str, Ranges]] = [
     ("acos(transpose(sub(x, 1.0), perm=(1, 0)))", {}),
     ("asin(cast(sub(h, 1.0), dtype='float32'))", {}),
     ("acosh(mul(tanh(x), 0.9))", {}),
+    ("atanh(abs(tanh(x)))", {}),
     ("asin(mul(x, 3.0))", {"x": (-0.1, 0.4)}),
     ("atanh(mul(x, 3.0))", {"x": (-0.4, 0.1)}),
     ("acosh(mul(x, 2.0))", {"x": (0.5, 0.8)}),
