@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from stabilize.frontends.onnx_bodies import Inside
     from stabilize.frontends.onnx_patch import Patcher
+    from stabilize.frontends.onnx_piece import Index
     from stabilize.frontends.onnx_read import Reader
 
     OnnxModel: TypeAlias = onnx.ModelProto | ir.Model | torch.onnx.ONNXProgram | str | os.PathLike[str]
@@ -117,7 +118,13 @@ class OnnxHost:
         """The nodes that lead from some values to others as a model."""
         from stabilize.frontends.onnx_piece import piece
 
-        return piece(self._reader.model, self.view, names, targets)
+        return piece(self._reader.model, self._index, self.view, names, targets)
+
+    @cached_property
+    def _index(self) -> Index:
+        from stabilize.frontends.onnx_piece import Index
+
+        return Index(self._reader.model.graph)
 
     @property
     def examples(self) -> dict[str, torch.Tensor]:

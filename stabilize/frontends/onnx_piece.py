@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import final
 
 import onnx
 import onnx_ir as ir
@@ -17,14 +18,22 @@ from stabilize.graph.view import View
 _MOST_BYTES = 1 << 28
 
 
-def piece(model: ir.Model, view: View, names: Sequence[str], targets: Sequence[str]) -> Piece:
+@final
+class Index:
+    """The values of a graph by name, and the order of its nodes: made once, for as many pieces as are taken."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.values = {v.name: v for v in (*graph.inputs, *graph.initializers.values())}
+        self.values |= {v.name: v for node in graph for v in node.outputs}
+        self.order = {node: i for i, node in enumerate(graph)}
+
+
+def piece(model: ir.Model, index: Index, view: View, names: Sequence[str], targets: Sequence[str]) -> Piece:
     """The nodes that lead from the values `names` to the values `targets`.
 
     ModelError when that cannot be taken out.
     """
-    graph = model.graph
-    values = {v.name: v for v in (*graph.inputs, *graph.initializers.values())}
-    values |= {v.name: v for node in graph for v in node.outputs}
+    graph, values = model.graph, index.values
     missing = [name for name in (*names, *targets) if name not in values]
     if missing:
         raise ModelError(f"the graph has no value {missing[0]!r} that could be taken out")
@@ -46,9 +55,8 @@ def piece(model: ir.Model, view: View, names: Sequence[str], targets: Sequence[s
         except OSError as error:
             raise ModelError(f"the data of {value.name!r} is not there: {error}") from error
         proto.graph.initializer.append(ir.serde.serialize_tensor(held))
-    for node in graph:
-        if node in nodes:
-            proto.graph.node.append(ir.serde.serialize_node(node))
+    for node in sorted(nodes, key=index.order.__getitem__):
+        proto.graph.node.append(ir.serde.serialize_node(node))
     for domain, version in graph.opset_imports.items():
         proto.opset_import.append(onnx.helper.make_opsetid(domain, version))
     if model.functions:

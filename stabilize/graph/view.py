@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import final
 
 from stabilize.graph.build import Builder
@@ -27,8 +29,12 @@ class View:
     sources: dict[str, Source] = field(default_factory=dict["str", "Source"])
     parameters: frozenset[str] = frozenset()
 
-    def names(self) -> dict[Value, list[str]]:
+    def names(self) -> Mapping[Value, Sequence[str]]:
         """Semantic value → the host names that compute it, first computed first."""
+        return self._names
+
+    @cached_property
+    def _names(self) -> dict[Value, list[str]]:
         result: dict[Value, list[str]] = {}
         for name, value in self.bindings.items():
             result.setdefault(value, []).append(name)

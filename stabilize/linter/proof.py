@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import TypeAlias, cast, final
 
 import torch
@@ -13,9 +14,9 @@ from stabilize.errors import ModelError, UsageError
 from stabilize.formats import FORMATS
 from stabilize.frontends.onnx_run import OnnxRunner
 from stabilize.graph.host import Host, Piece
-from stabilize.graph.value import Dim, Value
+from stabilize.graph.value import Dim, Value, latest_first
 from stabilize.linter.analysis import Found
-from stabilize.verify.breakage import HALF, SHARE, Breakage, Kind, is_overflow, search, without_dust
+from stabilize.verify.breakage import HALF, MOST_OPERATIONS, SHARE, Breakage, Kind, is_overflow, search, without_dust
 from stabilize.verify.execute import execute, torch_dtype
 from stabilize.verify.shrink import rebuild
 from stabilize.verify.slice import cut
@@ -61,12 +62,13 @@ class Suspect:
         names, old, new = found.graph.host.view.names(), found.proposal.old, found.replacement
         if old not in names:
             return None
-        cuts = (
+        cuts = [
             (cut(old, new or old, names), new),
             (cut(old, new or old, names, independent=False), new),
             (cut(old, old, names), None),
-            (cut(old, new or old, ()), new),
-        )
+        ]
+        if len(list(islice(latest_first(old), MOST_OPERATIONS))) < MOST_OPERATIONS:
+            cuts.append((cut(old, new or old, ()), new))
         for leaves, instead in dict(cuts).items():
             if all(leaf in names for leaf in leaves):
                 suspect = Suspect._cut(found, leaves, instead, seed)

@@ -36,32 +36,46 @@ class Search:
     def _examples(self) -> Sequence[Named]:
         return self._find_examples()
 
-    def witness(self, found: Found, waiting: int) -> Witness | None:
-        """An input of the model if one is found, else of the expression. waiting: findings that come after this one."""
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            return None
-        suspect = Suspect.of(found, self._seed)
-        if suspect is None:
-            return None
-        honest = found.proposal.rule.honest  # of the expression it proves nothing
-        witness = None if honest else replayed(suspect)
-        if found.graph.path or not self._examples:
-            return witness
-        return reached(suspect, self._examples, time.monotonic() + left / (waiting + 1), self._seed) or witness
+    @property
+    def _left(self) -> float:
+        """Seconds."""
+        return self._deadline - time.monotonic()
+
+    def witnesses(self, every: Sequence[Found], tell: Callable[[int, Found], None]) -> list[Witness | None]:
+        """For each finding an input of the model if one is found, else of its expression, else None.
+
+        Expressions come first: they are small, and what is found of them says what to look for in the model.
+        tell: told what is looked at, and how many looks are done of two for each finding.
+        """
+        suspects: list[Suspect | None] = []
+        witnesses: list[Witness | None] = []
+        for i, found in enumerate(every):
+            tell(i, found)
+            suspect = Suspect.of(found, self._seed) if self._left > 0 else None
+            honest = found.proposal.rule.honest  # of the expression it proves nothing
+            suspects.append(suspect)
+            witnesses.append(None if suspect is None or honest else replayed(suspect))
+        for i, (found, suspect) in enumerate(zip(every, suspects, strict=True)):
+            tell(len(every) + i, found)
+            if suspect is None or found.graph.path or self._left <= 0 or not self._examples:
+                continue
+            deadline = time.monotonic() + self._left / (len(every) - i)
+            witnesses[i] = reached(suspect, self._examples, deadline, self._seed) or witnesses[i]
+        return witnesses
 
 
 def lint_host(host: Host, request: Request, model: str, search: Search | None, progress: Progress | None) -> Report:
     """The findings in a host graph and the graphs inside it, in the order in which they are computed."""
     options = Options(request.form, request.allow, host.kind, hazards=True)
     every = list(found_in(host, options, request))
-    findings: list[Finding] = []
-    for i, found in enumerate(every):
+
+    def tell(done: int, found: Found) -> None:
         if progress is not None:
-            progress(i / len(every), f"{found.finding.code} {found.finding.node}")
-        witness = None if search is None else search.witness(found, len(every) - i - 1)
-        findings.append(_graded(found, witness, searched=search is not None))
-    return Report(model, findings=_distinct(findings))
+            progress(done / (2 * len(every)), f"{found.finding.code} {found.finding.node}")
+
+    witnesses = [None for _ in every] if search is None else search.witnesses(every, tell)
+    graded = (_graded(f, w, searched=search is not None) for f, w in zip(every, witnesses, strict=True))
+    return Report(model, findings=_distinct(graded))
 
 
 def _graded(found: Found, witness: Witness | None, *, searched: bool) -> Finding:

@@ -51,7 +51,7 @@ _AGREE: Final = 1 / 64
 _HALVINGS: Final = 12
 _DIGITS: Final = (1, 2, 3)
 _MOST_ELEMENTS: Final = 4096
-_MOST_OPERATIONS: Final = 256
+MOST_OPERATIONS: Final = 256
 
 
 #: NaN, infinite, another index, or off by half of the largest result; a gradient that is NaN; less far off.
@@ -103,14 +103,15 @@ def search(
     known = {leaf: tensor for leaf, tensor in data.items() if leaf in leaves}
     if any(leaf.dtype == "other" for leaf in leaves):
         return None
+    if len(cone([old, new or old], leaves)) > MOST_OPERATIONS:
+        return None
     limits = [ordinary(leaf, bounds(leaf)) for leaf in leaves]
     small = shrink(old, new or old, leaves, known)
     problems = [] if small is None else [small]
     if small is None or small.shrunk:  # some sums pass their format at full length only
         problems += filter(None, [full_size(old, new or old, leaves, known)])
     for problem in problems:
-        values = cone([problem.old, problem.new], problem.leaves)
-        if len(values) <= _MOST_OPERATIONS and _elements(values) <= _MOST_ELEMENTS:
+        if _elements(cone([problem.old, problem.new], problem.leaves)) <= _MOST_ELEMENTS:
             found = _found(_Question(problem, tuple(limits), new is not None, gradients, poles), seed)
             if found is not None:
                 return found
