@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, final, overload
 
 from stabilize.collector import only_new_objects
 from stabilize.errors import ModelError, UsageError
+from stabilize.formats import is_float
 from stabilize.graph.host import Host, input_values
 from stabilize.pipeline import Progress, Request, run
 from stabilize.report import Report
-from stabilize.request import checked
+from stabilize.request import checked, checked_search
 
 if TYPE_CHECKING:
     import torch
 
     from stabilize.frontends.fx_hosts import ExportedHost
+    from stabilize.graph.value import Value
     from stabilize.verify.certificate import Certificate
 
 _M = TypeVar("_M")
@@ -141,6 +143,7 @@ def lint(
     from stabilize.linter.saved import save
 
     request = checked("softmax", "exact", ranges, select, ignore, certify=False)
+    seconds, start, folder = checked_search(budget, seed, witness_dir)
     name = _name(model)
     if _is_path(model) and name.lower().endswith(".pt2"):
         model = load(cast("str | os.PathLike[str]", model))
@@ -151,9 +154,9 @@ def lint(
         _check_names(request, host)
         data = _data(host, input_data)
         request = replace(request, ranges={**ranges_of(data), **request.ranges})
-        search = Search(budget, seed, lambda: examples_of(host, model, data)) if budget > 0 else None
+        search = Search(seconds, start, lambda: examples_of(host, model, data)) if seconds > 0 else None
         report = lint_host(host, request, name, search, progress)
-    return report if witness_dir is None else replace(report, findings=save(report.findings, Path(witness_dir)))
+    return report if folder is None else replace(report, findings=save(report.findings, folder))
 
 
 def _data(host: Host, input_data: object) -> dict[str, torch.Tensor]:
@@ -162,9 +165,24 @@ def _data(host: Host, input_data: object) -> dict[str, torch.Tensor]:
 
     if input_data is None:
         return {}
-    inputs, example = list(input_values(host)), Example.of(input_data)
-    example.check_names(inputs, "the model")
-    return example.by_name(inputs, "the model")
+    inputs, example = input_values(host), Example.of(input_data)
+    example.check_names(list(inputs), "the model")
+    data = example.by_name(list(inputs), "the model")
+    for name, tensor in data.items():
+        _check_data(name, tensor, inputs[name])
+    return data
+
+
+def _check_data(name: str, tensor: torch.Tensor, value: Value) -> None:
+    """UsageError for data that an input cannot take: it may have another number of rows, or another width of floats."""
+    told = f"input data {name!r}"
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if value.dtype not in ("other", dtype) and not (is_float(value.dtype) and tensor.is_floating_point()):
+        raise UsageError(f"{told} is {dtype}, the model takes {value.dtype}")
+    sizes = list(zip(value.shape, tensor.shape, strict=False))[1:]
+    if value.type.rank != tensor.dim() or any(isinstance(d, int) and d != n for d, n in sizes):
+        wanted = "×".join(map(str, value.shape)) or "no axes"
+        raise UsageError(f"{told} has the shape {list(tensor.shape)}, the model takes {wanted}, of any number of rows")
 
 
 def certify(before: object, after: object, example_inputs: object = None) -> Certificate:

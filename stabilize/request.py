@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
+from pathlib import Path
 from typing import Final, cast
 
 from stabilize.errors import UsageError
@@ -11,6 +14,8 @@ from stabilize.pipeline import Request
 
 FORMS: Final = ("softmax", "collapse-free")
 ALLOWED: Final = ("exact", "approximate")
+#: The largest number that torch takes as a seed.
+MOST_SEED: Final = 2**64 - 1
 
 
 def checked(form: object, allow: object, ranges: object, select: object, ignore: object, certify: object) -> Request:
@@ -58,7 +63,31 @@ def _ranges(given: object) -> dict[str, tuple[float, float]]:
         pair = tuple(cast("Sequence[object]", bounds)) if isinstance(bounds, (tuple, list)) else ()
         match pair:
             case (Real() as low, Real() as high) if isinstance(name, str) and low <= high:
-                result[name] = (float(low), float(high))
+                result[name] = (as_float(low), as_float(high))
             case _:
                 raise UsageError(f"ranges[{name!r}] is {bounds!r}: give (lowest, highest), two numbers")
     return result
+
+
+def as_float(number: Real | float) -> float:
+    """A number, or the infinity beyond which a whole number lies."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
+
+
+def checked_search(budget: object, seed: object, witness_dir: object) -> tuple[float, int, Path | None]:
+    """The keywords of `lint` that say how witnesses are looked for, and where they go; UsageError for other values."""
+    if isinstance(budget, bool) or not isinstance(budget, Real) or not budget >= 0:  # nor NaN
+        raise UsageError(f"budget is {budget!r}: give a number of seconds, 0 or more")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MOST_SEED:
+        raise UsageError(f"seed is {seed!r}: give a whole number from 0 to {MOST_SEED}")
+    return as_float(budget), seed, None if witness_dir is None else _folder(witness_dir)
+
+
+def _folder(path: object) -> Path:
+    name = os.fspath(cast("os.PathLike[str]", path)) if isinstance(path, (str, os.PathLike)) else path
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise UsageError(f"witness_dir is {path!r}: give the path of a folder")
+    return Path(name)

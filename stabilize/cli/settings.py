@@ -68,7 +68,7 @@ def _checked(path: Path, table: dict[str, object]) -> Options:
         name, wanted, read = _KEYS[key]
         try:
             options[name] = read(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise UsageError(f"{path}: [tool.stabilize] {key} is {value!r}: give {wanted}") from None
         if name in ("input_data", "witness_dir"):
             options[name] = str(path.parent / str(value))
