@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, final, overload
 
 from stabilize.collector import only_new_objects
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from stabilize.verify.certificate import Certificate
 
 _M = TypeVar("_M")
+
+#: torch.export and the number of threads that torch uses belong to the whole process: one run at a time.
+_alone = RLock()
 
 
 @overload
@@ -97,7 +101,7 @@ def optimize(
     name = _name(model)
     if example_inputs is None and _is_plain_module(model):
         return _optimize_lazily(model, request, name, dynamic_shapes, return_report)
-    with only_new_objects():
+    with _alone, only_new_objects():
         host = open_host(model, example_inputs, dynamic_shapes, _Later(request, name))
         _check_names(request, host)
         rewritten, report = run(host, request, name, progress)
@@ -149,7 +153,7 @@ def lint(
         model = load(cast("str | os.PathLike[str]", model))
     if example_inputs is None and _is_plain_module(model):
         raise UsageError("example_inputs are needed: a module does not say what inputs it takes")
-    with only_new_objects():
+    with _alone, only_new_objects():
         host = open_host(model, example_inputs, dynamic_shapes)
         _check_names(request, host)
         data = _data(host, input_data)

@@ -69,21 +69,22 @@ def _ranges(given: object) -> dict[str, tuple[float, float]]:
     return result
 
 
-def as_float(number: Real | float) -> float:
-    """A number, or the infinity beyond which a whole number lies."""
+def as_float(number: Real) -> float:
+    """The infinity for a whole number that no float holds."""
     try:
         return float(number)
     except OverflowError:
-        return math.inf if number > 0 else -math.inf
+        return -math.inf if number < 0 else math.inf
 
 
 def checked_search(budget: object, seed: object, witness_dir: object) -> tuple[float, int, Path | None]:
     """The keywords of `lint` that say how witnesses are looked for, and where they go; UsageError for other values."""
-    if isinstance(budget, bool) or not isinstance(budget, Real) or not budget >= 0:  # nor NaN
+    seconds = as_float(budget) if isinstance(budget, Real) and not isinstance(budget, bool) else -1.0
+    if not seconds >= 0:  # nor NaN
         raise UsageError(f"budget is {budget!r}: give a number of seconds, 0 or more")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MOST_SEED:
         raise UsageError(f"seed is {seed!r}: give a whole number from 0 to {MOST_SEED}")
-    return as_float(budget), seed, None if witness_dir is None else _folder(witness_dir)
+    return seconds, seed, None if witness_dir is None else _folder(witness_dir)
 
 
 def _folder(path: object) -> Path:
