@@ -46,6 +46,29 @@ def is_cosine(value: Value) -> bool:
             return False
 
 
+def averaged_by(value: Value) -> Value | None:
+    """a in Σ a·p, where p is a softmax over the axis that is summed: the result is an average of numbers of a."""
+    match value.op:
+        case "sum" if value.operands[0].op == "mul":
+            product = value.operands[0]
+            for a, p in (product.operands, product.operands[::-1]):
+                if p.shape == product.shape and value.axes == _softmax_axes(p):
+                    return a
+        case "matmul":
+            a, b = value.operands
+            if _softmax_axes(a) == (a.type.rank - 1,):
+                return b
+            if b.type.rank > 1 and _softmax_axes(b) == (b.type.rank - 2,):
+                return a
+        case _:
+            pass
+    return None
+
+
+def _softmax_axes(value: Value) -> tuple[int, ...]:
+    return value.axes if value.op == "softmax" else ()
+
+
 def units_of(total: Value) -> tuple[Unit, Unit] | None:
     """The vectors, no longer than 1, of which `total` is the sum of products."""
     product = total.operands[0]

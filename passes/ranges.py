@@ -23,7 +23,7 @@ from stabilize.graph.build import constant_of, element_count
 from stabilize.graph.value import Value
 from stabilize.passes.known import Known, Numbers, unknown
 from stabilize.passes.linear import Linear, ln
-from stabilize.passes.normalised import is_cosine
+from stabilize.passes.normalised import averaged_by, is_cosine
 from stabilize.passes.scaled import Engine, number_of
 from stabilize.passes.steps import Steps
 
@@ -35,6 +35,7 @@ _MOST_NESTED = 40  # values bounded to bound another: towers of hundreds of expo
 _COUNTING = ("arange", "reshape", "unsqueeze", "squeeze", "transpose", "expand", "slice")  # known of integers too
 _VIEWS = ("unsqueeze", "squeeze", "transpose", "expand")
 _FEW = 4  # factors: a product of coordinates is told as little as a·b is
+_MOST_FACTORS = 16  # of a product, that are looked at
 _WEAK = -10.0  # a lower bound of an exponent below it decides nothing: exp may leave even float16
 
 
@@ -542,7 +543,29 @@ def _r_mul(_: Ranges, v: Value, r: list[Range]) -> Range:
     least, most = (_product(*min(pairs, key=_of_pair), -1), _product(*max(pairs, key=_of_pair), 1))
     if v.operands[0] is v.operands[1]:  # never inf·0
         return Range(0.0, most, a.big, a.tiny)
+    sign = _sign_of_squares(v) if least < 0 < most else 0
+    least, most = 0.0 if sign > 0 else least, 0.0 if sign < 0 else most
     return Range(least, most, a.big or b.big, a.tiny or b.tiny, broken=(a.big and b.tiny) or (a.tiny and b.big))
+
+
+def _sign_of_squares(product: Value) -> int:
+    """1 or −1 where it is k·u²·v²·… with a number k of that sign, in any order; else 0."""
+    once: set[Value] = set()
+    sign, stack = 1, [product]
+    for _ in range(_MOST_FACTORS):
+        if not stack:
+            return 0 if once else sign
+        u = stack.pop()
+        k = number_of(u)
+        if k is not None:
+            sign *= (k > 0) - (k < 0)
+        elif u.op == "neg":
+            sign, stack = -sign, [*stack, u.operands[0]]
+        elif u.op == "mul":
+            stack += u.operands
+        else:
+            once ^= {u}
+    return 0
 
 
 def _r_div(_: Ranges, v: Value, r: list[Range]) -> Range:
@@ -649,7 +672,7 @@ def comparison(engine: Engine, condition: Value, holds: bool) -> Comparison | No
     return None
 
 
-def _r_sum(_: Ranges, v: Value, r: list[Range]) -> Range:
+def _r_sum(s: Ranges, v: Value, r: list[Range]) -> Range:
     count = element_count(v.operands[0].shape, v.axes) if v.op == "sum" else 1
     lo, hi = r[0].lo, r[0].hi
     if count is None:
@@ -658,6 +681,9 @@ def _r_sum(_: Ranges, v: Value, r: list[Range]) -> Range:
         lo, hi = _product(lo, count, -1), _product(hi, count, 1)
     if v.op == "sum" and is_cosine(v):
         lo, hi = max(lo, -1.0), min(hi, 1.0)
+    averaged = averaged_by(v)
+    if averaged is not None:
+        lo, hi = max(lo, s.of(averaged).lo), min(hi, s.of(averaged).hi)
     return Range(lo, hi, r[0].big, r[0].tiny, broken=r[0].big and lo < 0 < hi)
 
 
@@ -720,6 +746,9 @@ def _r_matmul(s: Ranges, v: Value, r: list[Range]) -> Range:
     broken = (a.big or b.big) and not positive
     tiny = (a.tiny and b.tiny) or (positive and (a.tiny or b.tiny))
     lo, hi = (-1.0, 1.0) if is_cosine(v) else _products(s, v, r)
+    averaged = averaged_by(v)
+    if averaged is not None:
+        lo, hi = max(lo, s.of(averaged).lo), min(hi, s.of(averaged).hi)
     return Range(max(lo, 0.0) if positive else lo, hi, a.big or b.big, tiny, broken)
 
 

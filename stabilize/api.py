@@ -144,10 +144,12 @@ def lint(
     from stabilize.linter.examples import examples_of
     from stabilize.linter.known import ranges_of
     from stabilize.linter.run import Search, lint_host
-    from stabilize.linter.saved import save
+    from stabilize.linter.saved import make, save
 
     request = checked("softmax", "exact", ranges, select, ignore, certify=False)
     seconds, start, folder = checked_search(budget, seed, witness_dir)
+    if folder is not None:
+        make(folder)
     name = _name(model)
     if _is_path(model) and name.lower().endswith(".pt2"):
         model = load(cast("str | os.PathLike[str]", model))

@@ -79,7 +79,7 @@ def as_float(number: Real) -> float:
 
 def checked_search(budget: object, seed: object, witness_dir: object) -> tuple[float, int, Path | None]:
     """The keywords of `lint` that say how witnesses are looked for, and where they go; UsageError for other values."""
-    seconds = as_float(budget) if isinstance(budget, Real) and not isinstance(budget, bool) else -1.0
+    seconds = -1.0 if isinstance(budget, bool) or not isinstance(budget, Real) else as_float(budget)
     if not seconds >= 0:  # nor NaN
         raise UsageError(f"budget is {budget!r}: give a number of seconds, 0 or more")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MOST_SEED:

@@ -26,6 +26,7 @@ from stabilize.errors import StabilizeError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # formulas have letters that not every terminal has
@@ -52,6 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         click.echo("stabilize: this is a defect of stabilize itself, please report it", err=True)
         return DEFECT
     return status if isinstance(status, int) else 0
+
+
+def _nowhere() -> io.TextIOWrapper:
+    """In the place of a stream that was closed before the start."""
+    return open(os.devnull, "w")
 
 
 def one_line(error: BaseException) -> str:

@@ -135,7 +135,8 @@ class _Tries:
 
     def scaled(self, given: Named, factor: float) -> Named:
         """Float inputs times a factor, inside their ranges."""
-        return self._moved({n: t * factor if n in self.limits else t for n, t in given.items()})
+        # 0 is added so that nothing is −0
+        return self._moved({n: t * factor + 0 if n in self.limits else t for n, t in given.items()})
 
     def _full(self) -> dict[str, torch.Tensor]:
         """The small input on which the expression breaks, at full size."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -20,16 +21,22 @@ from stabilize.linter.witness import Witness
 from stabilize.records import Finding
 
 
-def save(findings: Sequence[Finding], folder: Path) -> list[Finding]:
-    """Write each witness to `folder` (made if need be) as `NUMBER-CODE-NODE.npz`, arrays by input name; what computes
-    an expression from its witness, as a model beside it: `.onnx`, or `.pt2`. Returns findings that name the files.
-
-    NumPy has no bfloat16: such tensors are saved as float32, which holds the same numbers.
-    """
+def make(folder: Path) -> None:
+    """Make the folder of witnesses, before they are looked for; UsageError when nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{folder}: witnesses cannot be written there: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{folder}: witnesses cannot be written there: Permission denied")
+
+
+def save(findings: Sequence[Finding], folder: Path) -> list[Finding]:
+    """Write each witness to `folder` as `NUMBER-CODE-NODE.npz`, arrays by input name; what computes
+    an expression from its witness, as a model beside it: `.onnx`, or `.pt2`. Returns findings that name the files.
+
+    NumPy has no bfloat16: such tensors are saved as float32, which holds the same numbers.
+    """
     return [_saved(finding, folder, number) for number, finding in enumerate(findings, start=1)]
 
 

@@ -214,3 +214,12 @@ def test_linting_an_export_loads_no_runtime(tmp_path: Path) -> None:
     outcome = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert outcome.stderr == "[]\n"
     assert "STB101" in outcome.stdout
+
+
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_a_stream_that_is_closed(tmp_path: Path, closed: str) -> None:
+    (tmp_path / "models.py").write_text(FACTORY)
+    command = f"exec {sys.executable} -m stabilize lint models:head --budget 0 {closed}>&-"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr

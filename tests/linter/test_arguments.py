@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -76,3 +77,25 @@ def test_a_file_is_no_folder_for_witnesses(tmp_path: Path) -> None:
     for path in (tmp_path / "file", tmp_path / "file" / "inside"):
         with pytest.raises(UsageError, match="witnesses cannot be written there"):
             stabilize.lint(Head(), X, witness_dir=path)
+
+
+def test_witnesses_that_cannot_be_written_are_not_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    def looked(done: float, what: str) -> None:
+        pytest.fail(f"looked at {what}")
+
+    with pytest.raises(UsageError, match="witnesses cannot be written there"):
+        stabilize.lint(Head(), X, witness_dir=tmp_path / "file", progress=looked)
+
+
+def test_several_threads_at_once() -> None:
+    before = torch.get_num_threads()
+    codes: list[list[str]] = []
+    threads = [Thread(target=lambda: codes.append([f.code for f in stabilize.lint(Head(), X).findings])) for _ in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert codes == [["STB101"]] * 3
+    assert torch.get_num_threads() == before
