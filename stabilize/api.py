@@ -141,6 +141,7 @@ def lint(
     Raises UsageError for wrong arguments, ModelError for a model that cannot be read or captured, MissingExtraError
     for an ONNX model without the `onnx` extra.
     """
+    from stabilize.frontends.onnx import OnnxHost
     from stabilize.linter.examples import examples_of
     from stabilize.linter.known import ranges_of
     from stabilize.linter.run import Search, lint_host
@@ -157,6 +158,8 @@ def lint(
         raise UsageError("example_inputs are needed: a module does not say what inputs it takes")
     with _alone, only_new_objects():
         host = open_host(model, example_inputs, dynamic_shapes)
+        if isinstance(host, OnnxHost):
+            host.check_whole()
         _check_names(request, host)
         data = _data(host, input_data)
         request = replace(request, ranges={**ranges_of(data), **request.ranges})

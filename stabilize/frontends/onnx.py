@@ -204,6 +204,12 @@ class OnnxHost:
         """Why `replacement` cannot be written in this model's opset; None when it can."""
         return self._scratch.refusal(replacement)
 
+    def check_whole(self) -> None:
+        """ModelError for external data that is not there: without it a model is read as if its numbers were unknown."""
+        from stabilize.frontends.onnx_files import check_present
+
+        check_present(self._model, self.name)
+
     def tensor(self, value: Value) -> torch.Tensor | None:
         """The data of a weight or constant; None for other values, and when its external file is not there."""
         from stabilize.frontends.onnx_types import DTYPES, to_torch

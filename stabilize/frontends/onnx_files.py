@@ -82,6 +82,13 @@ def check_ir_locations(model: ir.Model, name: str) -> None:
                     _check_number(str(number), f"{name}: the {key} of tensor {tensor.name!r}")
 
 
+def check_present(model: ir.Model, name: str) -> None:
+    """ModelError for external data that is not there."""
+    for tensor in ir_tensors(model):
+        if isinstance(tensor, ir.ExternalTensor) and not os.path.exists(tensor.path):
+            raise ModelError(f"{name}: external data {tensor.path} is missing: put it there, or pass the model's path")
+
+
 def ir_tensors(model: ir.Model) -> Iterator[ir.TensorProtocol | None]:
     """Every tensor of a model: initializers and attributes, in nested graphs and functions too."""
     functions = model.functions.values()

@@ -7,11 +7,15 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import numpy as np
+import onnx
+import onnx.parser
 import pytest
 import torch
+from onnx import numpy_helper
 
 import stabilize
-from stabilize.errors import UsageError
+from stabilize.errors import ModelError, UsageError
 
 
 class Head(torch.nn.Module):
@@ -87,6 +91,28 @@ def test_witnesses_that_cannot_be_written_are_not_looked_for(tmp_path: Path) -> 
 
     with pytest.raises(UsageError, match="witnesses cannot be written there"):
         stabilize.lint(Head(), X, witness_dir=tmp_path / "file", progress=looked)
+
+
+def test_numbers_that_are_not_there_are_missed(tmp_path: Path) -> None:
+    """Without its axes the sum of a softmax is not known to be one."""
+    model = onnx.parser.parse_model(
+        """
+        <ir_version: 9, opset_import: ["" : 18]>
+        g (float[3, 4] x) => (float[3, 4] y) {
+          e = Exp(x)
+          s = ReduceSum(e, axes)
+          y = Div(e, s)
+        }
+        """
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1]), "axes"))
+    path = tmp_path / "m.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="m.bin", size_threshold=0)
+    assert [f.code for f in stabilize.lint(path, budget=0).findings] == ["STB101"]
+    (tmp_path / "m.bin").unlink()
+    for given in (path, onnx.load(path, load_external_data=False)):
+        with pytest.raises(ModelError, match=r"m\.bin is missing"):
+            stabilize.lint(given, budget=0)
 
 
 def test_several_threads_at_once() -> None:
