@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TypeAlias, final
+from typing import Final, TypeAlias, final
 
 from stabilize.graph.host import Host
 from stabilize.linter.analysis import Found, found_in
@@ -21,6 +21,10 @@ from stabilize.report import Report
 
 #: Told how much is done, 0 to 1, and what is looked at.
 Progress: TypeAlias = Callable[[float, str], None]
+
+
+#: Host values of a model that is searched as a whole: one run of a larger one takes longer than all its expressions.
+_MOST_NODES: Final = 3000
 
 
 @final
@@ -57,7 +61,8 @@ class Search:
             witnesses.append(None if suspect is None or honest else replayed(suspect))
         for i, (found, suspect) in enumerate(zip(every, suspects, strict=True)):
             tell(len(every) + i, found)
-            if suspect is None or found.graph.path or self._left <= 0 or not self._examples:
+            large = len(found.graph.host.view.bindings) > _MOST_NODES
+            if suspect is None or found.graph.path or large or self._left <= 0 or not self._examples:
                 continue
             deadline = time.monotonic() + self._left / (len(every) - i)
             witnesses[i] = reached(suspect, self._examples, deadline, self._seed) or witnesses[i]
