@@ -183,7 +183,7 @@ class Suspect:
         if result.dtype != torch_dtype(self.found.proposal.old.dtype):
             return None
         right = None if self.found.proposal.rule.poles else self._right(leaves)
-        wrong = _wrong(result, right)
+        wrong = _wrong(result, right, proposed=self.new is not None)
         if not bool(wrong.any()):
             return None
         lost = wrong & _is_lost(result, right)
@@ -263,7 +263,7 @@ def _is_lost(result: torch.Tensor, right: torch.Tensor | None) -> torch.Tensor:
     return lost | ((result.double() - right).abs() > HALF * most) if most else lost
 
 
-def _wrong(result: torch.Tensor, right: torch.Tensor | None) -> torch.Tensor:
+def _wrong(result: torch.Tensor, right: torch.Tensor | None, *, proposed: bool) -> torch.Tensor:
     """Elements that are not what they should be."""
     if right is None:
         return ~torch.isfinite(result)
@@ -272,5 +272,6 @@ def _wrong(result: torch.Tensor, right: torch.Tensor | None) -> torch.Tensor:
     fmt = FORMATS[str(result.dtype).removeprefix("torch.")]
     held = torch.isfinite(right) & (right.abs() <= fmt.max)
     off = (result.double() - right).abs() > torch.clamp(right.abs() * SHARE, min=2 * fmt.min_normal)
-    unknown = torch.isnan(right) & torch.isnan(result)  # float64 does not hold what is on the way either
-    return (held & (~torch.isfinite(result) | off)) | unknown
+    wrong = held & (~torch.isfinite(result) | off)
+    # of an expression by itself float64 may not hold what is on the way either; what is proposed instead does
+    return wrong if proposed else wrong | (torch.isnan(right) & torch.isnan(result))
