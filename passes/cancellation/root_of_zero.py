@@ -50,8 +50,8 @@ def match(ctx: Context, value: Value) -> Proposal | None:
         return None
     if ctx.options.allow != "approximate":
         severity: Severity | None = None
-        if ctx.options.hazards:  # a lint shows an input that breaks it
-            severity = "error" if product else "warning"
+        if ctx.options.hazards:  # a lint shows an input that breaks it; of a sum all terms have to be 0
+            severity = "error" if product else "info" if r.op == "add" else "warning"
         return RULE.proposal(value, safety="approximate", message=_MESSAGE, severity=severity)
     b = ctx.builder
     zero = b.apply("eq", r, 0.0)
