@@ -51,7 +51,8 @@ def match(ctx: Context, value: Value) -> Proposal | None:
     if ctx.options.allow != "approximate":
         severity: Severity | None = None
         if ctx.options.hazards:  # a lint shows an input that breaks it; of a sum all terms have to be 0
-            severity = "error" if product else "info" if r.op == "add" else "warning"
+            terms = r.op == "add" and all(number_of(o) is None for o in r.operands)
+            severity = "error" if product else "info" if terms else "warning"
         return RULE.proposal(value, safety="approximate", message=_MESSAGE, severity=severity)
     b = ctx.builder
     zero = b.apply("eq", r, 0.0)
