@@ -36,6 +36,7 @@ _COUNTING = ("arange", "reshape", "unsqueeze", "squeeze", "transpose", "expand",
 _VIEWS = ("unsqueeze", "squeeze", "transpose", "expand")
 _FEW = 4  # factors: a product of coordinates is told as little as a·b is
 _MOST_FACTORS = 16  # of a product, that are looked at
+_LOOKED_AT = 1 << 12  # elements of a weight whose bounds are taken by themselves: scales, biases, tables
 _WEAK = -10.0  # a lower bound of an exponent below it decides nothing: exp may leave even float16
 
 
@@ -97,7 +98,9 @@ class Ranges:
         if value in self._given:
             return Range(*self._given[value])
         if value.op == "input" and is_float(value.dtype):
-            numbers = self.known(value)
+            count = element_count(value.shape, range(value.type.rank))
+            # a matrix is looked at in products with what is bounded
+            numbers = self.known(value) if count is not None and count <= _LOOKED_AT else None
             return Range() if numbers is None else Range(*numbers.bounds())
         if not is_float(value.dtype) and value.op not in _COUNTING:
             return Range()
@@ -761,22 +764,25 @@ def _products(s: Ranges, v: Value, r: list[Range]) -> tuple[float, float]:
     if isinstance(count, int):
         ends = [_prod(x, y) for x in (r[0].lo, r[0].hi) for y in (r[1].lo, r[1].hi)]
         bounds.append((up(_prod(min(ends), count), -1), up(_prod(max(ends), count), 1)))
-        long = up(_prod(_length(s, left, -1, r[0], count), _length(s, right, -2, r[1], count)), 1)
+        lengths = _length(left, -1, r[0], count), _length(right, -2, r[1], count)
+        for weight, axis, other in ((left, -1, 1), (right, -2, 0)):
+            known = s.weight(weight, axis) if lengths[other] < INF else None
+            if known is not None:
+                long = up(_prod(lengths[other], known[0].longest(known[1])), 1)
+                bounds.append((-long, long))
+        long = up(_prod(*lengths), 1)
         bounds.append((-long, long))
-    for weight, axis, other in ((left, -1, r[1]), (right, -2, r[0])):
-        found = s.weight(weight, axis)
-        if found is not None and max(abs(other.lo), abs(other.hi)) < INF:
-            bounds.append(found[0].combined(other.lo, other.hi, found[1]))
+    for weight, axis, beside in ((left, -1, r[1]), (right, -2, r[0])):
+        found = s.weight(weight, axis) if max(abs(beside.lo), abs(beside.hi)) < INF else None
+        if found is not None:
+            bounds.append(found[0].combined(beside.lo, beside.hi, found[1]))
     return max((lo for lo, _ in bounds), default=-INF), min((hi for _, hi in bounds), default=INF)
 
 
-def _length(s: Ranges, x: Value, axis: int, r: Range, count: int) -> float:
-    """The largest ‖x‖₂ over `axis`, which is contracted."""
+def _length(x: Value, axis: int, r: Range, count: int) -> float:
+    """What ‖x‖₂ over `axis`, which is contracted, is at most by the bounds of x."""
     size = max(abs(r.lo), abs(r.hi))
     plain = _prod(math.sqrt(count), size)
-    found = s.weight(x, axis)
-    if found is not None:
-        return min(plain, found[0].longest(found[1]))
     while x.op in ("cast", "detach"):
         x = x.operands[0]
     if x.op in ("layer_norm", "rms_norm") and x.axes == (x.type.rank - 1,) and len(x.operands) == 1 and axis == -1:
