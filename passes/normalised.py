@@ -61,7 +61,7 @@ def averaged_by(value: Value) -> Value | None:
             if b.type.rank > 1 and _softmax_axes(b) == (b.type.rank - 2,):
                 return a
         case _:
-            pass
+            return None
     return None
 
 

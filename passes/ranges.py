@@ -765,17 +765,16 @@ def _products(s: Ranges, v: Value, r: list[Range]) -> tuple[float, float]:
         ends = [_prod(x, y) for x in (r[0].lo, r[0].hi) for y in (r[1].lo, r[1].hi)]
         bounds.append((up(_prod(min(ends), count), -1), up(_prod(max(ends), count), 1)))
         lengths = _length(left, -1, r[0], count), _length(right, -2, r[1], count)
-        for weight, axis, other in ((left, -1, 1), (right, -2, 0)):
-            known = s.weight(weight, axis) if lengths[other] < INF else None
-            if known is not None:
-                long = up(_prod(lengths[other], known[0].longest(known[1])), 1)
-                bounds.append((-long, long))
         long = up(_prod(*lengths), 1)
         bounds.append((-long, long))
-    for weight, axis, beside in ((left, -1, r[1]), (right, -2, r[0])):
-        found = s.weight(weight, axis) if max(abs(beside.lo), abs(beside.hi)) < INF else None
-        if found is not None:
-            bounds.append(found[0].combined(beside.lo, beside.hi, found[1]))
+    for weight, axis, beside, numbers in ((left, -1, right, r[1]), (right, -2, left, r[0])):
+        bounded, unit = max(abs(numbers.lo), abs(numbers.hi)) < INF, beside is left and _is_unit(left)
+        known = s.weight(weight, axis) if bounded or unit else None
+        if known is not None and bounded:
+            bounds.append(known[0].combined(numbers.lo, numbers.hi, known[1]))
+        if known is not None and unit and isinstance(count, int):  # more than the bounds of the entries say
+            long = up(_prod(math.sqrt(count), known[0].longest(known[1])), 1)
+            bounds.append((-long, long))
     return max((lo for lo, _ in bounds), default=-INF), min((hi for _, hi in bounds), default=INF)
 
 
@@ -783,11 +782,14 @@ def _length(x: Value, axis: int, r: Range, count: int) -> float:
     """What ‖x‖₂ over `axis`, which is contracted, is at most by the bounds of x."""
     size = max(abs(r.lo), abs(r.hi))
     plain = _prod(math.sqrt(count), size)
+    return min(plain, math.sqrt(count)) if axis == -1 and _is_unit(x) else plain
+
+
+def _is_unit(x: Value) -> bool:
+    """Whether each row of x is normalised to the length √n, and nothing else."""
     while x.op in ("cast", "detach"):
         x = x.operands[0]
-    if x.op in ("layer_norm", "rms_norm") and x.axes == (x.type.rank - 1,) and len(x.operands) == 1 and axis == -1:
-        return min(plain, math.sqrt(count))
-    return plain
+    return x.op in ("layer_norm", "rms_norm") and x.axes == (x.type.rank - 1,) and len(x.operands) == 1
 
 
 def _r_logsumexp(_: Ranges, v: Value, r: list[Range]) -> Range:

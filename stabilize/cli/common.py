@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 import click
+
+from stabilize.quiet import unlogged
 
 FOUND, BAD_INPUT, DEFECT = 1, 2, 3
 
@@ -55,12 +56,7 @@ def progress_bar(first_stage: str) -> Generator[Callable[[float, str], None]]:
 @contextmanager
 def quiet() -> Generator[None]:
     """Keep torch's warnings and logs to itself: what matters of them is in errors."""
-    with warnings.catch_warnings():
+    with unlogged(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"(torch|onnx|onnxscript)\b.*")
         warnings.simplefilter("ignore", FutureWarning)  # torch's own, raised in the name of whoever copies a program
-        before = logging.root.manager.disable
-        logging.disable(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            logging.disable(before)
+        yield

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import logging
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, redirect_stderr
@@ -24,6 +23,7 @@ from stabilize.frontends.fx_frames import helpers_traced
 from stabilize.frontends.fx_modes import Modes
 from stabilize.frontends.fx_share import share_module
 from stabilize.frontends.fx_variant import changed_setting, settings
+from stabilize.quiet import unlogged
 
 _T = TypeVar("_T")
 
@@ -92,13 +92,8 @@ _CURE = "What torch.export cannot capture, torch.compile does: optimize without 
 @contextmanager
 def silence() -> Generator[None]:
     """Without what torch logs and prints while it captures: what matters of it is in the error it raises."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
+    with unlogged(), redirect_stderr(io.StringIO()):
+        yield
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from stabilize.errors import MissingExtraError, ModelError
 from stabilize.graph.host import Host, Piece
 from stabilize.graph.value import Value
 from stabilize.graph.view import Replacement, View
+from stabilize.quiet import unlogged
 
 if TYPE_CHECKING:
     import onnx
@@ -285,10 +286,9 @@ def _deserialized(proto: onnx.ModelProto, name: str) -> ir.Model:
     from stabilize.frontends.onnx_proto import remember
     from stabilize.frontends.onnx_sparse import declare_sparse
     from stabilize.frontends.onnx_tensors import check_tensors
-    from stabilize.frontends.onnx_types import silenced
 
     try:
-        with silenced(ir.serde.__name__):  # it warns of dangling inputs, which are refused below
+        with unlogged():  # it warns of dangling inputs, which are refused below
             model = ir.serde.deserialize_model(proto)
     except (ir.serde.SerdeError, ValueError, TypeError, KeyError) as error:
         cause: BaseException = error

@@ -11,8 +11,9 @@ from google.protobuf.message import Error as ProtobufError  # type: ignore[impor
 
 from stabilize.frontends.onnx_check import is_too_large
 from stabilize.frontends.onnx_outline import SHAPE, outline
-from stabilize.frontends.onnx_types import DTYPES, silenced, small, tensor_type
+from stabilize.frontends.onnx_types import DTYPES, small, tensor_type
 from stabilize.graph.value import Dim, TensorType
+from stabilize.quiet import unlogged
 
 Stated: TypeAlias = tuple[ir.TypeProtocol | None, ir.Shape | None]
 
@@ -60,7 +61,7 @@ def inferred(model: ir.Model) -> Types:
     if is_too_large(model) or _fills_memory(model):
         return Types(found)  # inference writes functions out, call by call
     try:
-        with silenced(ir.serde.__name__):
+        with unlogged():
             proto = outline(model)
         proto = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
     except (onnx.shape_inference.InferenceError, ProtobufError, RuntimeError, ValueError, TypeError):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -154,17 +152,6 @@ def _twin(tensor: ir.ExternalTensor) -> ir.ExternalTensor:
     shape = ir.Shape(sizes_of(tensor))
     place = (named.location, tensor.offset, tensor.length, tensor.dtype)
     return ir.ExternalTensor(*place, shape=shape, name=tensor.name or "", base_dir=named.base_dir)
-
-
-@contextmanager
-def silenced(logger: str) -> Generator[None]:
-    """Keep a library from logging what is handled here: the command line prints one line for one problem."""
-    log = logging.getLogger(logger)
-    was, log.disabled = log.disabled, True
-    try:
-        yield
-    finally:
-        log.disabled = was
 
 
 def to_torch(array: np.ndarray) -> torch.Tensor:

@@ -18,18 +18,17 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import pickle
 import re
 import zipfile
 import zlib
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from stabilize.errors import ModelError
 from stabilize.frontends.pt2_sizes import is_arithmetic
+from stabilize.quiet import unlogged
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -68,7 +67,7 @@ def read(path: str | Path) -> ExportedProgram:
     import torch
 
     try:
-        with _quiet():
+        with unlogged():
             return torch.export.load(path)
     except OSError as error:
         raise _unreadable(path, error) from error
@@ -81,7 +80,7 @@ def write(program: ExportedProgram, file: BinaryIO) -> None:
     import torch
 
     try:
-        with _quiet():
+        with unlogged():
             torch.export.save(program, cast("io.BytesIO", file))
     except OSError:
         raise  # of the file, which the caller names
@@ -252,14 +251,3 @@ def _objects(tree: object) -> Iterator[dict[str, object]]:
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-@contextmanager
-def _quiet() -> Generator[None]:
-    """Keep torch from logging tracebacks of errors that are then raised and reported anyway."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(before)

@@ -53,7 +53,7 @@ class TensorNumbers:
     @cached_property
     def _bounds(self) -> Bounds:
         low, high = torch.aminmax(self._tensor)
-        return float(low), float(high)
+        return _finite(float(low), float(high))
 
     def bounds(self) -> Bounds:
         return self._bounds
@@ -64,11 +64,16 @@ class TensorNumbers:
         up, down = (sizes + sums) / 2, (sums - sizes) / 2
         least, most = up * lo + down * hi, up * hi + down * lo
         slack = float(sizes.max()) * max(abs(lo), abs(hi)) * (self._tensor.shape[axis] + 4) * 2.0**-51
-        return float(least.min()) - slack, float(most.max()) + slack
+        return _finite(float(least.min()) - slack, float(most.max()) + slack)
 
     def longest(self, axis: int) -> float:
-        squares = self._tensor.double().square().sum(axis)
-        return math.sqrt(float(squares.max())) * (1.0 + self._tensor.shape[axis] * 2.0**-52)
+        squares = float(self._tensor.double().square().sum(axis).max())
+        return math.sqrt(squares) * (1.0 + self._tensor.shape[axis] * 2.0**-52) if squares < math.inf else math.inf
+
+
+def _finite(low: float, high: float) -> Bounds:
+    """The bounds; nothing is known of a weight that holds NaN or an infinity."""
+    return (low, high) if math.isfinite(low) and math.isfinite(high) else (-math.inf, math.inf)
 
 
 def ranges_of(data: Mapping[str, torch.Tensor]) -> dict[str, Bounds]:

@@ -18,6 +18,7 @@ from stabilize.passes.rule import Options
 from stabilize.pipeline import Request
 from stabilize.records import Finding
 from stabilize.report import Report
+from stabilize.verify.certificate import undisturbed
 
 #: Told how much is done, 0 to 1, and what is looked at.
 Progress: TypeAlias = Callable[[float, str], None]
@@ -72,7 +73,8 @@ class Search:
 def lint_host(host: Host, request: Request, model: str, search: Search | None, progress: Progress | None) -> Report:
     """The findings in a host graph and the graphs inside it, in the order in which they are computed."""
     options = Options(request.form, request.allow, host.kind, hazards=True)
-    every = list(found_in(host, options, request))
+    with undisturbed():  # weights are summed by the thousand
+        every = list(found_in(host, options, request))
 
     def tell(done: int, found: Found) -> None:
         if progress is not None:

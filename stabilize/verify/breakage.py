@@ -14,7 +14,6 @@ that are nearly 0 are 0: what only 1e-20 breaks is not worth telling.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +32,7 @@ from stabilize.verify.compare import AnyArray, Bools, errors_of
 from stabilize.verify.execute import execute
 from stabilize.verify.inputs import families
 from stabilize.verify.oracle import evaluate
+from stabilize.verify.recent import Recent
 from stabilize.verify.shrink import Problem, full_size, shrink
 
 Bounds: TypeAlias = tuple[float, float]
@@ -138,21 +138,14 @@ class _Question:
 
 
 def _found(question: _Question, seed: int) -> Breakage | None:
-    key = None if question.problem.data else (question.text, seed)
-    if key is None or key not in _searched:
+    def answer() -> Breakage | None:
         with undisturbed():
-            found = _Search(question).run(seed)
-        if key is None:
-            return found
-        _searched[key] = found
-        while len(_searched) > _MOST_SEARCHED:
-            _searched.popitem(last=False)
-    return _searched[key]
+            return _Search(question).run(seed)
+
+    return _searched.get(None if question.problem.data else (question.text, seed), answer)
 
 
-#: The layers of a network pose the same small problem many times.
-_searched: OrderedDict[tuple[str, int], Breakage | None] = OrderedDict()
-_MOST_SEARCHED: Final = 512
+_searched: Final = Recent[tuple[str, int], Breakage | None]()
 
 
 def _elements(values: Sequence[Value]) -> int:

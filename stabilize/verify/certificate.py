@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from stabilize.verify.compare import Errors
 from stabilize.verify.execute import execute
 from stabilize.verify.inputs import Family, families
 from stabilize.verify.judge import Verdict
+from stabilize.verify.recent import Recent
 from stabilize.verify.shrink import Problem, full_size, shrink
 from stabilize.verify.slice import cut
 from stabilize.verify.trial import Nature, Oracle, Trial
@@ -191,16 +191,15 @@ def certify_rewrite(
     refusal = (effort or Effort()).refusal(len(cone([problem.old, problem.new], problem.leaves)), text)
     if refusal is not None:
         return Certificate(False, refusal, "arb", ())
-    key = (text, seed, approximate) if problem.shrunk and not problem.data else None
-    if key is None or key not in _decided:
+
+    def answer() -> Certificate:
         with undisturbed():
-            found = _Judge(problem, "arb" if size <= _ARB_ELEMENTS else "float64", seed, approximate).certificate()
-        if key is None:
-            return found
-        _decided[key] = found
-        while len(_decided) > _MOST_DECIDED:
-            _decided.popitem(last=False)
-    return _decided[key]
+            return _Judge(problem, "arb" if size <= _ARB_ELEMENTS else "float64", seed, approximate).certificate()
+
+    return _decided.get((text, seed, approximate) if problem.shrunk and not problem.data else None, answer)
+
+
+_decided: Final = Recent[tuple[str, int, bool], Certificate]()
 
 
 @final
@@ -234,10 +233,6 @@ _FORMULA: Final = 32
 _MOST_TOGETHER: Final = 512
 #: Of all that are longer than a formula, but for the first: twice what public models have.
 _MOST_OPERATIONS: Final = 256
-
-#: Certificates of shrunk problems by their text, which says all there is to say about them; the oldest go first.
-_decided: OrderedDict[tuple[str, int, bool], Certificate] = OrderedDict()
-_MOST_DECIDED: Final = 512
 
 
 @contextmanager
