@@ -21,6 +21,7 @@ from stabilize.frontends import onnx_norms
 from stabilize.frontends.onnx_emitter import CannotEmit, Emit, Emitter, Names, Place, Ref
 from stabilize.frontends.onnx_expand import ELEMENTARY, EXPANSIONS, bce_rows, logcumsumexp
 from stabilize.frontends.onnx_rows import NOTHING_IGNORED
+from stabilize.frontends.onnx_runtimes import PORTABLE, Runtime
 from stabilize.frontends.onnx_types import numpy_dtype
 from stabilize.graph.build import Builder
 from stabilize.graph.value import Dim, TensorType, Value
@@ -41,10 +42,25 @@ def _lowered(rule: Callable[[Builder, Value], Value], e: Emitter, v: Value) -> R
     return e.value(rule(e.builder, v))
 
 
-def _wide(row: Emit, e: Emitter, v: Value) -> Ref:
-    """`row`, in float32 when the value is of half precision."""
-    if v.dtype not in HALVES:
+def _lowered_wide(rule: Callable[[Builder, Value], Value], e: Emitter, v: Value) -> Ref:
+    """The same value in other primitives, in at least float32."""
+    return _wide(e, v) if v.dtype in HALVES else _lowered(rule, e, v)
+
+
+def _native(op_type: str, row: Emit, e: Emitter, v: Value) -> Ref:
+    """`row`, which makes a node of `op_type`, where the runtime computes that stably; else what is known instead."""
+    if e.computes(op_type, v.dtype) or not (v.dtype in HALVES or v.op in EXPANSIONS):
         return row(e, v)
+    return _composed(e, v)
+
+
+def _composed(e: Emitter, v: Value) -> Ref:
+    """A composition of other primitives, in at least float32."""
+    return _wide(e, v) if v.dtype in HALVES else _expanded(e, v)
+
+
+def _wide(e: Emitter, v: Value) -> Ref:
+    """A value of half precision, computed in float32."""
     b, attrs = e.builder, dict(v.attrs)
     operands = [b.cast(o, "float32") if o.dtype in HALVES else o for o in v.operands]
     if v.dtype == "bfloat16" and v.op in ELEMENTARY:
@@ -52,17 +68,8 @@ def _wide(row: Emit, e: Emitter, v: Value) -> Ref:
     return e.value(b.cast(b.make(v.op, *operands, **attrs), v.dtype))
 
 
-def _log_softmax(e: Emitter, v: Value) -> Ref:
-    return _wide(partial(_softmax, "LogSoftmax"), e, v) if v.dtype == "bfloat16" else _softmax("LogSoftmax", e, v)
-
-
 def _expanded(e: Emitter, v: Value) -> Ref:
     return e.value(EXPANSIONS[v.op].build(e.builder, *v.operands, **dict(v.attrs)))
-
-
-def _softplus(e: Emitter, v: Value) -> Ref:
-    """The operator in float32; in float64 runtimes compute it as log(1 + eˣ), which is 0 from −37 on."""
-    return _one("Softplus", e, v) if v.dtype == "float32" else _expanded(e, v)
 
 
 def _log_sigmoid(b: Builder, v: Value) -> Value:
@@ -137,12 +144,13 @@ def _reduce(op_type: str, since: int, e: Emitter, v: Value) -> Ref:
 def _norm(e: Emitter, v: Value) -> Ref:
     if not v.axes:
         return e.value(e.builder.make("abs", v.operands[0]))
-    return _reduce("ReduceL2", 18, e, v)
+    return _native("ReduceL2", partial(_reduce, "ReduceL2", 18), e, v)
 
 
-def _no_axes(row: Emit, e: Emitter, v: Value) -> Ref:
-    """A log-sum-exp over no axes is its input."""
-    return row(e, v) if v.axes else e.value(v.operands[0])
+def _logsumexp(e: Emitter, v: Value) -> Ref:
+    if not v.axes:
+        return e.value(v.operands[0])
+    return _native("ReduceLogSumExp", partial(_reduce, "ReduceLogSumExp", 18), e, v)
 
 
 def _truth(primitive: str, b: Builder, v: Value) -> Value:
@@ -329,28 +337,30 @@ ROWS: dict[str, Emit] = {
     **{
         primitive: partial(_one, op_type)
         for primitive, op_type in (
-            ("neg", "Neg"), ("abs", "Abs"), ("exp", "Exp"), ("log", "Log"), ("sqrt", "Sqrt"), ("tanh", "Tanh"),
-            ("relu", "Relu"), ("sign", "Sign"), ("erf", "Erf"), ("sin", "Sin"), ("cos", "Cos"), ("floor", "Floor"),
-            ("isnan", "IsNaN"), ("not", "Not"), ("add", "Add"), ("sub", "Sub"), ("mul", "Mul"), ("div", "Div"),
-            ("pow", "Pow"), ("maximum", "Max"), ("minimum", "Min"), ("eq", "Equal"), ("lt", "Less"),
-            ("gt", "Greater"), ("and", "And"), ("or", "Or"), ("where", "Where"), ("matmul", "MatMul"),
+            ("neg", "Neg"), ("abs", "Abs"), ("relu", "Relu"), ("sign", "Sign"), ("floor", "Floor"), ("isnan", "IsNaN"),
+            ("not", "Not"), ("add", "Add"), ("sub", "Sub"), ("mul", "Mul"), ("div", "Div"), ("pow", "Pow"),
+            ("maximum", "Max"), ("minimum", "Min"), ("eq", "Equal"), ("lt", "Less"), ("gt", "Greater"), ("and", "And"),
+            ("or", "Or"), ("where", "Where"), ("matmul", "MatMul"),
         )
+    },
+    **{
+        name: partial(_native, name.capitalize(), partial(_one, name.capitalize()))
+        for name in (
+            "exp", "log", "sqrt", "sigmoid", "softplus", "tanh", "erf", "sin", "cos", "asin", "acos", "atan", "sinh",
+            "asinh", "acosh", "atanh",
+        )
+    },
+    **{
+        name: partial(_native, op_type, partial(_softmax, op_type))
+        for name, op_type in (("softmax", "Softmax"), ("log_softmax", "LogSoftmax"))
     },
     "ne": _ne,
     "le": partial(_or_equal, "Less"),
     "ge": partial(_or_equal, "Greater"),
     "detach": _detach,
     "cast": _cast,
-    **{
-        name: partial(_wide, _expanded)
-        for name in ("log1p", "expm1", "sigmoid", "logaddexp", "xlogy", "erfc", "erfcx", "log_ndtr")
-    },
-    **{
-        name: partial(_wide, partial(_one, name.capitalize()))
-        for name in ("asin", "acos", "atan", "sinh", "asinh", "acosh", "atanh")
-    },
-    "softplus": partial(_wide, _softplus),
-    "log_sigmoid": partial(_wide, _rule(_log_sigmoid)),
+    **dict.fromkeys(("log1p", "expm1", "logaddexp", "xlogy", "erfc", "erfcx", "log_ndtr"), _composed),
+    "log_sigmoid": partial(_lowered_wide, _log_sigmoid),
     "sum": partial(_reduce, "ReduceSum", 13),
     **{
         primitive: partial(_reduce, op_type, 18)
@@ -358,16 +368,14 @@ ROWS: dict[str, Emit] = {
             ("mean", "ReduceMean"), ("prod", "ReduceProd"), ("max", "ReduceMax"), ("min", "ReduceMin"),
         )
     },
-    "logsumexp": partial(_no_axes, partial(_wide, _expanded)),
-    "norm": partial(_wide, _norm),
+    "logsumexp": _logsumexp,
+    "norm": _norm,
     "any": _rule(partial(_truth, "max")),
     "all": _rule(partial(_truth, "min")),
     "argmax": _argmax,
     "cumsum": partial(_scan, "CumSum"),
     "cumprod": partial(_scan, "CumProd"),
-    "logcumsumexp": partial(_wide, _rule(_logcumsumexp)),
-    "softmax": partial(_softmax, "Softmax"),
-    "log_softmax": _log_softmax,
+    "logcumsumexp": partial(_lowered_wide, _logcumsumexp),
     "topk_values": partial(_topk, 0),
     "topk_indices": partial(_topk, 1),
     "reshape": _reshape,
@@ -381,14 +389,14 @@ ROWS: dict[str, Emit] = {
     "one_hot": _rule(_one_hot),
     "cross_entropy": partial(_class_loss, "SoftmaxCrossEntropyLoss"),
     "nll_loss": partial(_class_loss, "NegativeLogLikelihoodLoss"),
-    "bce_with_logits": partial(_wide, _rule(_bce)),
+    "bce_with_logits": partial(_lowered_wide, _bce),
     "attention": _rule(_attention),
     "layer_norm": onnx_norms.emit,
     "rms_norm": onnx_norms.emit,
 }  # fmt: skip
 
 
-def can_emit(value: Value, opset: int, builder: Builder | None = None) -> str | None:
+def can_emit(value: Value, opset: int, builder: Builder | None = None, runtime: Runtime = PORTABLE) -> str | None:
     """Why the primitive of `value`, its operands given, has no spelling in `opset`; None when it has one.
 
     builder: of the graph that `value` belongs to; expansions are made in it.
@@ -398,7 +406,7 @@ def can_emit(value: Value, opset: int, builder: Builder | None = None) -> str | 
     hosts = {o: ir.Value(name=f"operand_{i}") for i, o in enumerate(value.operands)}
     symbols = {d: (h, i) for o, h in hosts.items() for i, d in enumerate(o.shape) if isinstance(d, str)}
     place = Place("probe", {}, hosts.get, symbols.get)
-    emitter = Emitter(builder or Builder(), opset, Names(()), ROWS, place)
+    emitter = Emitter(builder or Builder(), opset, Names(()), ROWS, place, runtime=runtime)
     try:
         emitter.value(value)
     except (CannotEmit, ShapeError) as error:

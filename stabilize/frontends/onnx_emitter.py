@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from stabilize.frontends.onnx_runtimes import PORTABLE, Runtime
 from stabilize.frontends.onnx_types import DATA_TYPES, host_shape, numpy_dtype
 from stabilize.graph.build import Builder
 from stabilize.graph.value import Dim, TensorType, Value
@@ -101,9 +102,12 @@ class Emitter:
         rows: dict[str, Emit],
         place: Place,
         overridden: frozenset[str] = frozenset(),
+        runtime: Runtime = PORTABLE,
     ) -> None:
-        """overridden: operators that the model defines anew; they do not compute what their names say."""
+        """overridden: operators that the model defines anew; they do not compute what their names say.
+        runtime: what will run the model, which decides between an operator and a composition of others."""
         self.builder = builder
+        self.runtime = runtime
         self._overridden = overridden
         self.opset = opset
         self.place = place
@@ -171,6 +175,15 @@ class Emitter:
         if len(parts) == 1:
             return parts[0]
         return self.op("Concat", *parts, type=TensorType("int64", (len(parts),)), axis=0)
+
+    def computes(self, op_type: str, dtype: str) -> bool:
+        """Whether a node of `op_type` on tensors of `dtype` is possible here, and computed stably where it will run."""
+        if op_type in self._overridden or not self.runtime.computes(op_type, dtype):
+            return False
+        try:
+            return dtype in accepted(op_type, self.opset)[0]
+        except CannotEmit:
+            return False
 
     # --- constants --------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from typing import cast
 import numpy as np
 
 from stabilize.frontends.onnx_call import Call, Refused
-from stabilize.frontends.onnx_emitter import CannotEmit, Emitter, Ref, accepted
+from stabilize.frontends.onnx_emitter import Emitter, Ref
 from stabilize.frontends.onnx_types import numpy_dtype
 from stabilize.graph.build import Builder
 from stabilize.graph.value import Value
@@ -36,10 +36,10 @@ def read(primitive: str, call: Call) -> tuple[Value | None, ...]:
 
 
 def emit(e: Emitter, v: Value) -> Ref:
-    """The operator where the opset has it, in every format that runtimes have kernels for, else two passes."""
+    """The operator where the opset has it and the runtime computes it stably, else two passes."""
     epsilon = cast(float, v.attr("epsilon"))
     rounded = v.dtype == "float64" and float(np.float32(epsilon)) != epsilon  # the attribute is a float32
-    if v.dtype == "bfloat16" or rounded or not _has(e, v):
+    if rounded or not e.computes(_OPERATORS[v.op], v.dtype):
         return e.value(spelled(e.builder, v))
     x, *affine = (e.value(o) for o in v.operands)
     if not affine:
@@ -48,13 +48,6 @@ def emit(e: Emitter, v: Value) -> Ref:
             return e.value(spelled(e.builder, v))
         affine = [e.array(np.ones(cast("tuple[int, ...]", shape), numpy_dtype(v.dtype)), v.dtype)]
     return e.op(_OPERATORS[v.op], x, *affine, type=v.type, axis=v.axes[0], epsilon=epsilon)
-
-
-def _has(e: Emitter, v: Value) -> bool:
-    try:
-        return v.dtype in accepted(_OPERATORS[v.op], e.opset)[0]
-    except CannotEmit:
-        return False
 
 
 def spelled(b: Builder, v: Value) -> Value:
