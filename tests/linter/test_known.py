@@ -93,6 +93,27 @@ def test_one_channel_of_large_weights_does_not_count_for_the_others() -> None:
     assert TensorNumbers(w).longest(0) == pytest.approx(math.sqrt(2) * 100)
 
 
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_nothing_is_known_of_a_weight_that_is_not_finite(odd: float) -> None:
+    numbers = TensorNumbers(torch.tensor([[1.0, odd], [2.0, 3.0]]))
+    assert numbers.bounds() == (-math.inf, math.inf)
+    assert numbers.combined(-1.0, 1.0, 0) == (-math.inf, math.inf)
+    assert numbers.longest(0) == math.inf
+
+
+def test_rows_normalised_together_may_be_longer_than_one_of_them() -> None:
+    """Σ of 20 squares is 20; one row may hold nearly all of it."""
+    bounds: list[float] = []
+    for axis in (1, 0):
+        view = graph(f"matmul(layer_norm(x, axis={axis}, epsilon=0.0), T)")
+        known = {view.bindings["T"]: TensorNumbers(torch.tensor([[0.5], [-0.5], [0.5], [-0.5], [0.5]]).expand(5, 3))}
+        bounds.append(context(view, Options(hazards=True), {}, known.get).ranges.of(view.outputs[0]).hi)
+    assert bounds[0] == pytest.approx(math.sqrt(5 * 1.25))
+    row = torch.tensor([[1.0, -1.0, 1.0, -1.0, 1.0]] + [[0.0] * 5] * 3)
+    reached = torch.nn.functional.layer_norm(row, (4, 5), eps=0.0)[0] @ torch.tensor([0.5, -0.5, 0.5, -0.5, 0.5])
+    assert bounds[1] >= float(reached) > bounds[0]
+
+
 @pytest.mark.parametrize(
     ("body", "bounds"),
     [
