@@ -271,12 +271,12 @@ def open_onnx(model: OnnxModel) -> OnnxHost:
 
 
 def _checked(model: ir.Model, name: str) -> ir.Model:
-    from stabilize.frontends import onnx_check, onnx_files, onnx_tensors
+    from stabilize.frontends import onnx_check, onnx_files, onnx_names, onnx_tensors
 
     onnx_check.check_order(model, name)
     onnx_files.check_ir_locations(model, name)
     onnx_tensors.check_tensors(model, name)
-    return model
+    return onnx_names.with_own_names(model)
 
 
 def _deserialized(proto: onnx.ModelProto, name: str) -> ir.Model:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import filecmp
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from stabilize.errors import ModelError
+from stabilize.files import Staged
 from stabilize.frontends.file_copy import copy_data
 
 Folder: TypeAlias = "str | os.PathLike[str]"
@@ -133,25 +133,58 @@ def _check_number(text: str, what: str) -> None:
         raise ModelError(f"{what} in its external data is {text!r}, which is no position in a file: save it again")
 
 
-def write(model: onnx.ModelProto, path: str | os.PathLike[str], data_folder: str | os.PathLike[str] | None) -> None:
+def write(model: onnx.ModelProto, path: Folder, data_folder: Folder | None) -> None:
     """Write a model under a temporary name, then rename: a reader never sees half a file.
 
     data_folder: where the external data that the model refers to is now; it is copied beside `path` when that is
     another folder. ModelError, and nothing written, when that would overwrite a file with other contents.
     """
+    with Staged() as staged:
+        stage(model, path, data_folder, staged)
+        commit(staged, path)
+
+
+def stage(
+    model: onnx.ModelProto | Path, path: Folder, data_folder: Folder | None, staged: Staged, *linked: Folder
+) -> None:
+    """The same, up to the renaming, which `commit` does for all that is staged.
+
+    model: or the path of a file, which is copied byte for byte. linked: folders that data may be linked from.
+    """
     target = Path(path)
     folder = target.parent if data_folder is None else Path(data_folder)
-    check_locations(model, str(target), folder)
-    copies = _copies(locations(model), target, folder)
-    _check_extents(model, str(target), folder)
+    proto = load(model) if isinstance(model, Path) else model
+    check_locations(proto, str(target), folder, *linked)
+    copies = _copies(locations(proto), target, folder)
+    _check_extents(proto, str(target), folder)
     try:
-        data = model.SerializeToString()
+        data = proto.SerializeToString() if isinstance(model, onnx.ModelProto) else None
     except ValueError as error:
         raise ModelError(f"{target}: more than 2 GB in one file: save the model with external data first") from error
     for source, wanted in copies:
-        _make_folder(wanted.parent)
-        _replace_file(wanted, partial(copy_data, source))
-    _replace_file(target, lambda temporary: temporary.write_bytes(data))
+        if wanted not in staged:
+            _stage(staged, wanted, partial(copy_data, source), make=True)
+    if isinstance(model, Path):
+        _stage(staged, target, partial(copy_data, model))
+    elif data is not None:
+        _stage(staged, target, lambda temporary: temporary.write_bytes(data))
+
+
+def commit(staged: Staged, name: Folder) -> None:
+    """Put what is staged into its places; ModelError that begins with `name` when that fails."""
+    try:
+        staged.commit()
+    except OSError as error:
+        raise ModelError(f"{os.fspath(name)}: {error.strerror or error}") from error
+
+
+def _stage(staged: Staged, target: Path, fill: Callable[[Path], object], make: bool = False) -> None:
+    try:
+        if make:
+            staged.folder(target.parent)
+        staged.add(target, fill)
+    except OSError as error:
+        raise ModelError(f"{target}: {error.strerror or error}") from error
 
 
 def _check_extents(model: onnx.ModelProto, name: str, folder: Path) -> None:
@@ -201,29 +234,3 @@ def _equal(a: Path, b: Path) -> bool:
         return b.is_file() and filecmp.cmp(a, b, shallow=False)
     except OSError as error:
         raise ModelError(f"{error.filename}: {error.strerror or error}") from error
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ModelError(f"{folder}: {error.strerror or error}") from error
-
-
-def _replace_file(target: Path, fill: Callable[[Path], object]) -> None:
-    try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    except OSError as error:
-        raise ModelError(f"{target}: {error.strerror or error}") from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        fill(temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise ModelError(f"{target}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,0 +1,44 @@
+"""Steps for ONNX pipelines: a pass of onnx_ir and a rule set of onnxscript.
+
+    import onnx_ir as ir
+    from stabilize.onnx import StabilizePass
+
+    ir.passes.Sequential(..., StabilizePass(), ...)(model)
+
+    from onnxscript.rewriter import rewrite
+    from stabilize.onnx import rewrite_rules
+
+    model = rewrite(model, pattern_rewrite_rules=rewrite_rules())
+
+Importing this module loads nothing else: each name is imported on first use (PEP 562).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stabilize.onnx.graph_pass import StabilizePass
+    from stabilize.onnx.rules import rewrite_rules
+
+__all__ = ["StabilizePass", "rewrite_rules"]
+
+#: Public name → the module that defines it.
+_HOMES = {
+    "StabilizePass": "stabilize.onnx.graph_pass",
+    "rewrite_rules": "stabilize.onnx.rules",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'stabilize.onnx' has no attribute {name!r}")
+    value: object = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
