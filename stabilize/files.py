@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -39,24 +40,33 @@ class Staged:
         for temporary in self._files.values():
             temporary.unlink(missing_ok=True)
         for folder in reversed(self._folders):
-            folder.rmdir()
+            if not any(folder.iterdir()):
+                folder.rmdir()
 
     def __contains__(self, target: Path) -> bool:
         return target in self._files
 
     def add(self, target: Path, fill: Callable[[Path], object]) -> None:
-        """Let `fill` write what `target` shall be, in a folder that exists. OSError as for any write."""
+        """Let `fill` write what `target` shall be, in a folder that exists. OSError that names `target`."""
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        temporary.open("xb").close()
-        self._files[target] = temporary
-        fill(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        try:
+            if target.exists() and not os.access(target, os.W_OK):  # renaming would not ask
+                raise PermissionError(errno.EACCES, "is read-only")
+            temporary.open("xb").close()
+            self._files[target] = temporary
+            fill(temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), str(target)) from error
 
     def commit(self) -> None:
-        """Put every file into its place."""
+        """Put every file into its place. OSError that names the one for which that failed."""
         for target, temporary in tuple(self._files.items()):
-            temporary.replace(target)
+            try:
+                temporary.replace(target)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror or str(error), str(target)) from error
             del self._files[target]
         self._folders.clear()
 

@@ -23,6 +23,11 @@ EXPECTED = {
     "01_fix_a_naive_head": ["STB1", "after: 0"],
     "02_fix_an_onnx_file": ["$ stabilize optimize", "$ stabilize certify", "after: 100%"],
     "03_collapse_free": ["collapse-free    0.0% of rows have loss 0"],
+    "05_a_pass_in_a_pipeline": [
+        "exported          [-1.3068528175354004, -inf, -inf]",
+        "rewrote[STB105] naive-logaddexp",
+    ],
+    "06_a_folder_that_was_exported": ["decoder_model.onnx: STB202 log-of-sigmoid", "after: 100%"],
     "04_torch_compile": ["as written  entropy [nan", "finite gradients 100%", "STB102 log-of-softmax"],
 }
 

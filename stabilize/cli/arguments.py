@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, cast, final
 
 from stabilize.errors import ModelError, UsageError
-from stabilize.files import write_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -219,20 +218,10 @@ def check_output(path: str, suffix: str | None = None) -> Path:
     target = target.resolve()
     if target.exists() and not target.is_file():
         raise UsageError(f"{path}: is not a regular file")
+    if target.exists() and not os.access(target, os.W_OK):
+        raise UsageError(f"{path}: is read-only")
     if not target.parent.is_dir():
         raise UsageError(f"{path}: no such directory: {target.parent}")
     if not os.access(target.parent, os.W_OK):
         raise UsageError(f"{path}: cannot write in {target.parent}")
     return target
-
-
-def write_model(model: object, path: Path, subject: Subject) -> None:
-    """Save what `optimize` made of `subject`; external data of an ONNX file is copied to another folder with it."""
-    if isinstance(subject.model, Path):
-        from stabilize.frontends.onnx import save
-
-        save(model, path, str(subject.model.resolve().parent))
-        return
-    from stabilize.frontends.pt2 import write
-
-    write_file(path, lambda file: write(cast("ExportedProgram", model), file))

@@ -313,7 +313,7 @@ def save(model: onnx.ModelProto | ir.Model | Any, path: str | os.PathLike[str], 
     import onnx
     import onnx_ir as ir
 
-    from stabilize.frontends import onnx_files
+    from stabilize.frontends import onnx_write
 
     proto = model if isinstance(model, onnx.ModelProto) else ir.serde.serialize_model(model)
-    onnx_files.write(proto, path, data_folder)
+    onnx_write.write(proto, path, data_folder)

@@ -1,4 +1,4 @@
-"""Steps for ONNX pipelines: a pass of onnx_ir and a rule set of onnxscript.
+"""Steps for ONNX pipelines: a pass of onnx_ir, a rule set of onnxscript, and folders of exported files.
 
     import onnx_ir as ir
     from stabilize.onnx import StabilizePass
@@ -10,6 +10,10 @@
 
     model = rewrite(model, pattern_rewrite_rules=rewrite_rules())
 
+    from stabilize.onnx import optimize_folder
+
+    reports = optimize_folder("exported/")      # model.onnx, encoder_model.onnx, …, where they stand
+
 Importing this module loads nothing else: each name is imported on first use (PEP 562).
 """
 
@@ -19,14 +23,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from stabilize.onnx.folder import optimize_folder
     from stabilize.onnx.graph_pass import StabilizePass
     from stabilize.onnx.rules import rewrite_rules
 
-__all__ = ["StabilizePass", "rewrite_rules"]
+__all__ = ["StabilizePass", "optimize_folder", "rewrite_rules"]
 
 #: Public name → the module that defines it.
 _HOMES = {
     "StabilizePass": "stabilize.onnx.graph_pass",
+    "optimize_folder": "stabilize.onnx.folder",
     "rewrite_rules": "stabilize.onnx.rules",
 }
 
