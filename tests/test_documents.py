@@ -251,7 +251,9 @@ def test_readme_commands_run(tmp_path: Path) -> None:
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1])
     model = helper.make_model(helper.make_graph(nodes, "g", [x], [y]), opset_imports=[helper.make_opsetid("", 18)])
     model.ir_version = 10
-    onnx.save(model, tmp_path / "model.onnx")
+    (tmp_path / "exported").mkdir()
+    for name in ("model.onnx", "exported/model.onnx"):
+        onnx.save(model, tmp_path / name)
     np.savez(tmp_path / "inputs.npz", x=np.ones((3, 5), np.float32))
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "__init__.py").touch()
