@@ -279,7 +279,7 @@ class _Subject:
     def __init__(self, model: TorchRunner | OnnxRunner, example: Example) -> None:
         self._model = model
         self._example = example
-        self._reading: _Reading | None = None
+        self._shadow: OnnxShadow | None = None
         if isinstance(model, OnnxRunner):
             model.check(example.by_name(model.inputs, model.name))
         else:
@@ -323,7 +323,8 @@ class _Subject:
         """The model in float64; ModelError when it cannot be computed there."""
         filled = self._example.filled(tensors)
         if isinstance(self._model, OnnxRunner):
-            return self._onnx_shadow(self._model, filled.by_name(self._model.inputs, self._model.name))
+            self._shadow = self._shadow or OnnxShadow(self._model)
+            return self._shadow.run(filled.by_name(self._model.inputs, self._model.name))
         try:
             wide = module_shadow(self._model.module)
         except Exception as error:  # copying runs the module's own code
@@ -333,16 +334,25 @@ class _Subject:
         except ModelError as error:
             raise ModelError(f"{error} (in float64, which the comparison needs)") from error
 
-    def _onnx_shadow(self, model: OnnxRunner, arrays: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
-        if self._reading is None:
-            self._reading = _Reading(model)
+
+@final
+class OnnxShadow:
+    """An ONNX model in float64: through its semantic view, or as a copy of the model where that does not see into."""
+
+    def __init__(self, model: OnnxRunner) -> None:
+        self._model = model
+        self._reading = _Reading(model)
+
+    def run(self, arrays: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        """The outputs; ModelError when they cannot be computed in float64."""
         if self._reading.obstacle is None:
             return self._reading.outputs(arrays)
         try:
-            return model.run_wide(arrays)
+            return self._model.run_wide(arrays)
         except ModelError as error:
             raise ModelError(
-                f"{model.name} cannot be computed in float64: {self._reading.obstacle} is read as a whole, and {error}"
+                f"{self._model.name} cannot be computed in float64: {self._reading.obstacle} is read as a whole, and "
+                f"{error}"
             ) from error
 
 

@@ -73,6 +73,10 @@ class OnnxRunner:
             onnx.load_external_data_for_model(proto, self.folder or "")
         return _Session(widened(proto), f"{self.name} in float64", None, strict=False)
 
+    def sizes(self, name: str) -> list[int | str]:
+        """The dimensions of an input: a size, a symbol, or "" for neither."""
+        return self._type(name)[1]
+
     def check(self, arrays: Mapping[str, torch.Tensor]) -> None:
         """UsageError when a tensor has not the type or rank of its input."""
         for name, tensor in arrays.items():

@@ -45,7 +45,9 @@ def _nodes(nodes: Iterable[onnx.NodeProto]) -> None:
             node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(np.zeros(1))))
         if node.op_type == "Constant" and node.attribute[0].name in ("value_float", "value_floats"):
             _constant(node.attribute[0])
-        _attributes(node.attribute)
+        # a LayerNormalization computes in the type of its operand whatever its statistics are given in, and runtimes
+        # know no float64 for these
+        _attributes(a for a in node.attribute if (node.op_type, a.name) != ("LayerNormalization", "stash_type"))
 
 
 def _constant(attribute: AttributeProto) -> None:

@@ -1,0 +1,259 @@
+"""One conversion: repair, look at the numbers, decide, narrow, judge, widen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final, TypeAlias, final
+
+import onnx
+import torch
+
+from stabilize.certification import OnnxShadow
+from stabilize.convert.calibrate import calibrated
+from stabilize.convert.emulate import emulated
+from stabilize.convert.graph import Graph
+from stabilize.convert.judge import Evidence, Judge
+from stabilize.convert.narrow import Narrowed, marked
+from stabilize.convert.plan import Plan, planned
+from stabilize.convert.reasons import Bounds, Facts, reasons
+from stabilize.convert.report import ConversionReport, Kept
+from stabilize.convert.running import NoKernelError, Session
+from stabilize.convert.samples import Sample, samples_of
+from stabilize.convert.store import filled, is_external, stored
+from stabilize.convert.target import Target
+from stabilize.convert.widen import widened
+from stabilize.errors import ModelError, UsageError
+from stabilize.frontends.onnx import OnnxHost
+from stabilize.frontends.onnx_run import OnnxRunner
+from stabilize.linter.known import Weights
+from stabilize.passes.propose import context
+from stabilize.passes.rule import Options
+from stabilize.report import Report
+
+#: Told what is done.
+Tell: TypeAlias = Callable[[str], None]
+
+
+@final
+@dataclass(frozen=True)
+class Wishes:
+    """The keywords of `stabilize.convert`, checked. kept_io: all inputs and outputs, none, or those of these names."""
+
+    target: Target
+    ranges: Mapping[str, Bounds]
+    data: object
+    kept_io: bool | Collection[str]
+    keep: Collection[str]
+    tolerance: float
+    certify: bool
+
+
+@final
+class Conversion:
+    """Of one model, already repaired. original: what truth is; fixed: what is narrowed, a runner of the same model or
+    of what the engine made of it; host: its reading."""
+
+    def __init__(
+        self, original: OnnxRunner, fixed: OnnxRunner, repaired: Report, wishes: Wishes, data: Path, tell: Tell
+    ) -> None:
+        """`data`: where the data is written that a model keeps outside."""
+        self._original, self._fixed, self._repaired = original, fixed, repaired
+        self._wishes, self._data, self._tell = wishes, data, tell
+        self._graph = Graph(fixed.proto, fixed.folder)
+        self._target: Final = wishes.target
+
+    def run(self) -> tuple[onnx.ModelProto, ConversionReport]:
+        """The converted model, which refers to the file `data` if the original keeps data outside, and the report."""
+        graph, target = self._graph, self._target
+        self._check()
+        if marked(graph.proto) == target.name:
+            return graph.proto, self._unchanged(f"it was converted to {target.name} before: nothing is done")
+        self._tell("looking at its numbers")
+        facts = Facts(graph, target, calibrated(graph, self._fixed.name, self._samples), self._bounds())
+        kept = reasons(facts)
+        asked = self._asked(facts)
+        decided = {**kept, **asked}
+        self._tell("deciding")
+        plan = planned(facts, decided, self._kept_io())
+        narrow, proto = self._narrowed(plan)
+        evidence: Evidence | None = None
+        blamed: set[int] = set()
+        trials = 0
+        if self._wishes.certify:
+            self._tell("certifying")
+            evidence = self._emulated(narrow, proto)
+            if not evidence.accepted and plan.nodes:
+                blamed, trials = self._widened(facts, decided, plan)
+                plan = planned(facts, {*decided, *blamed}, self._kept_io())
+                narrow, proto = self._narrowed(plan)
+                evidence = self._emulated(narrow, proto)
+            evidence = self._actual(proto, evidence)
+        report = self._report(facts, plan, narrow, kept, asked, blamed, evidence)
+        if trials:
+            report.notes.append(f"{len(blamed)} nodes more were kept, found in {trials} trials")
+        return proto, report
+
+    # --- before -----------------------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        graph, target = self._graph, self._target
+        name = self._original.name
+        before = marked(graph.proto)
+        if before is not None and before != target.name:
+            raise UsageError(f"{name} was converted to {before}: convert the float32 model it was made from")
+        if graph.opset < target.oldest_opset:
+            raise ModelError(
+                f"{name}: operators of opset {graph.opset} have no {target.name}: convert it first, e.g. "
+                "onnx.version_converter.convert_version(model, 18)"
+            )
+        if not any(graph.is_float(n) for n in (*graph.types, *graph.weights)):
+            raise ModelError(f"{name}: no float32 in it: there is nothing to convert to {target.name}")
+        io = self._wishes.kept_io
+        names = {*graph.inputs, *(o.name for o in graph.proto.graph.output)}
+        unknown = [n for n in ([] if isinstance(io, bool) else io) if n not in names]
+        if unknown:
+            raise UsageError(f"keep_io_types names {unknown[0]!r}: no input or output of {name}")
+
+    @cached_property
+    def _samples(self) -> list[Sample]:
+        return samples_of(self._original, self._wishes.data, self._wishes.ranges)
+
+    def _bounds(self) -> dict[str, Bounds]:
+        """What the interval analysis proves of the values by name, from ranges and weights."""
+        host: OnnxHost = self._fixed.host
+        view = host.view
+        options = Options("softmax", "exact", "onnx", hazards=True)
+        ranges = context(view, options, dict(self._wishes.ranges), Weights(host).numbers).ranges
+        return {
+            name: (found.lo, found.hi)
+            for name, value in view.bindings.items()
+            if value.dtype == "float32" and self._graph.is_float(name)
+            for found in [ranges.of(value)]
+        }
+
+    def _asked(self, facts: Facts) -> dict[int, str]:
+        """Nodes that the user names, by their name, operator or what they compute."""
+        found: dict[int, str] = {}
+        for wish in self._wishes.keep:
+            nodes = self._graph.nodes
+            named = [i for i in facts.floats if wish in (nodes[i].name, nodes[i].op_type, *nodes[i].output)]
+            if not named:
+                raise UsageError(f"keep names {wish!r}: no float32 node, operator or value of {self._original.name}")
+            found.update((i, f"{wish} is to be kept") for i in named)
+        return found
+
+    def _kept_io(self) -> set[str]:
+        names = {*self._graph.inputs, *(o.name for o in self._graph.proto.graph.output)}
+        io = self._wishes.kept_io
+        return (names if io else set()) if isinstance(io, bool) else {*io}
+
+    # --- trials -----------------------------------------------------------------------------------------------------
+
+    def _narrowed(self, plan: Plan) -> tuple[Narrowed, onnx.ModelProto]:
+        narrow = Narrowed(plan, self._target)
+        if self._folder is None:
+            return narrow, filled(narrow, self._graph, self._target)
+        return narrow, stored(narrow, self._graph, self._target, self._data)
+
+    @cached_property
+    def _folder(self) -> str | None:
+        """Where the data of converted models is."""
+        return str(self._data.parent) if is_external(self._graph) else None
+
+    @cached_property
+    def _judge(self) -> Judge:
+        fixed = self._fixed
+        truths = [_truth(self._original)] + ([] if fixed is self._original else [_truth(fixed)])
+        before = Session(fixed.proto, fixed.name, fixed.folder)
+        return Judge(truths, before.run, self._samples, self._wishes.tolerance)
+
+    def _emulated(self, narrow: Narrowed, proto: onnx.ModelProto) -> Evidence:
+        rounding = emulated(proto, narrow.types, self._target)
+        session = Session(rounding, f"{self._fixed.name} in {self._target.name}", self._folder, exact=True)
+        return self._judge.verdict(session.run)
+
+    def _widened(self, facts: Facts, decided: Mapping[int, str], plan: Plan) -> tuple[set[int], int]:
+        def accepted(wide: Collection[int]) -> bool:
+            self._tell(f"certifying with {len(wide)} nodes more in float32")
+            trial = planned(facts, {*decided, *wide}, self._kept_io())
+            return self._emulated(*self._narrowed(trial)).accepted
+
+        return widened(sorted(plan.nodes), accepted)
+
+    def _actual(self, proto: onnx.ModelProto, evidence: Evidence) -> Evidence:
+        """The converted model itself in ONNX Runtime, on the given inputs."""
+        name = f"the converted {self._fixed.name}"
+        try:
+            session = Session(proto, name, self._folder)
+            found = self._judge.verdict(session.run, given_only=True)
+        except NoKernelError as error:
+            return Evidence(evidence.tolerance, evidence.outcomes, f"rounding emulated; {error}")
+        told = "rounding emulated, and run in ONNX Runtime"
+        renamed = tuple(
+            type(o)(f"{o.family} (ONNX Runtime)", o.before, o.after, o.lost, o.differ, o.reason) for o in found.outcomes
+        )
+        return Evidence(evidence.tolerance, (*evidence.outcomes, *renamed), told)
+
+    # --- after ------------------------------------------------------------------------------------------------------
+
+    def _report(
+        self,
+        facts: Facts,
+        plan: Plan,
+        narrow: Narrowed,
+        kept: Mapping[int, str],
+        asked: Mapping[int, str],
+        blamed: Collection[int],
+        evidence: Evidence | None,
+    ) -> ConversionReport:
+        told: list[Kept] = []
+        for i in facts.floats:
+            if i in plan.nodes:
+                continue
+            if i in asked:
+                decided, reason = "request", asked[i]
+            elif i in kept:
+                decided, reason = "analysis", kept[i]
+            elif i in blamed:
+                decided, reason = "certificate", "the outputs are not accurate enough with it narrowed"
+            else:
+                decided, reason = "cost", "between nodes in float32: casts would cost more"
+            told.append(Kept(self._graph.label(i), self._graph.nodes[i].op_type, reason, decided))
+        return ConversionReport(
+            self._original.name,
+            self._target.name,
+            len(plan.nodes),
+            told,
+            narrow.casts,
+            len(plan.weights),
+            len(self._graph.weights) - len(plan.weights),
+            self._inputs(),
+            evidence,
+            self._repaired,
+        )
+
+    def _inputs(self) -> str:
+        if self._wishes.data is not None:
+            count = sum(s.given for s in self._samples)
+            return f"the given inputs ({count} {'batch' if count == 1 else 'batches'}) and multiples of the first"
+        return "seeded random inputs, since no data was given, and multiples of them"
+
+    def _unchanged(self, note: str) -> ConversionReport:
+        target = self._target.name
+        return ConversionReport(
+            self._original.name, target, 0, [], 0, 0, 0, "nothing", None, self._repaired, notes=[note]
+        )
+
+
+def _truth(runner: OnnxRunner) -> Callable[[Sample], list[torch.Tensor]]:
+    shadows: list[OnnxShadow] = []
+
+    def run(sample: Sample) -> list[torch.Tensor]:
+        if not shadows:
+            shadows.append(OnnxShadow(runner))
+        return shadows[0].run(dict(sample.tensors))
+
+    return run

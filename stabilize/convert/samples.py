@@ -1,0 +1,117 @@
+"""The inputs that a conversion is decided and judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, cast, final
+
+import numpy as np
+import torch
+
+from stabilize.errors import UsageError
+from stabilize.frontends.example import Example
+from stabilize.frontends.onnx_run import OnnxRunner
+from stabilize.frontends.onnx_types import numpy_dtype
+
+Named = Mapping[str, torch.Tensor]
+
+#: Multiples of the given inputs that are tried, where ranges allow them.
+_FACTORS: Final = (8.0, 1 / 8)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Inputs of the model by name. family: how they were made; "given" for those of the user, or the examples."""
+
+    family: str
+    tensors: Named
+
+    @property
+    def given(self) -> bool:
+        return self.family == "given"
+
+    @property
+    def feeds(self) -> dict[str, Any]:
+        return {name: _array(tensor) for name, tensor in self.tensors.items()}
+
+
+def samples_of(runner: OnnxRunner, data: object, ranges: Mapping[str, tuple[float, float]]) -> list[Sample]:
+    """The given inputs, or seeded examples, 8 and 1/8 times as large, and the corners of `ranges`.
+
+    What has a range stays in it, examples are drawn from it. UsageError for data that does not suit the model.
+    """
+    given = _split(runner, data) if data is not None else [_within(_examples(runner), ranges, drawn=True)]
+    first, found = given[0], [Sample("given", tensors) for tensors in given]
+    if not any(t.is_floating_point() for t in first.values()):
+        return found
+    for factor in _FACTORS:
+        name = f"{factor:g}-fold" if factor >= 1 else f"1/{1 / factor:g}-fold"
+        found.append(Sample(name, _within({n: _scaled(t, factor) for n, t in first.items()}, ranges)))
+    return [*found, *_corners(first, ranges)]
+
+
+def _examples(runner: OnnxRunner) -> Named:
+    return cast("Named", runner.recorded().kwargs)
+
+
+def _corners(first: Named, ranges: Mapping[str, tuple[float, float]]) -> Generator[Sample]:
+    bounded = {n: r for n, r in ranges.items() if first[n].is_floating_point() and np.isfinite(r).all()}
+    for which, end in enumerate(("lowest", "highest")):
+        if bounded:
+            yield Sample(end, {n: torch.full_like(t, bounded[n][which]) if n in bounded else t for n, t in first.items()})
+
+
+def _within(tensors: Named, ranges: Mapping[str, tuple[float, float]], *, drawn: bool = False) -> dict[str, torch.Tensor]:
+    """Floats inside their ranges: spread over them where they are drawn, cut off at their ends where they are not."""
+    found = dict(tensors)
+    for name, (low, high) in ranges.items():
+        tensor = found[name]
+        if not tensor.is_floating_point():
+            continue
+        if drawn and np.isfinite((low, high)).all():
+            share = torch.special.ndtr(tensor.double())
+            tensor = (low + (high - low) * share).to(tensor.dtype)
+        found[name] = tensor.clamp(low, high)
+    return found
+
+
+def _scaled(tensor: torch.Tensor, factor: float) -> torch.Tensor:
+    return tensor * factor if tensor.is_floating_point() else tensor
+
+
+def _split(runner: OnnxRunner, data: object) -> list[Named]:
+    """Input data by name; where the model takes fewer rows than there are, in pieces of as many as it takes."""
+    example = Example.of(data)
+    example.check_numbers()
+    example.check_names(runner.inputs, runner.name)
+    tensors = example.by_name(runner.inputs, runner.name)
+    for name, tensor in tensors.items():
+        if not tensor.numel() or (tensor.is_floating_point() and bool(tensor.isnan().any())):
+            raise UsageError(f"input data {name!r} holds {'NaN' if tensor.numel() else 'no numbers'}")
+    rows = {n: _rows(runner, n, t) for n, t in tensors.items()}
+    counts = {tensors[n].shape[0] / r for n, r in rows.items() if r}
+    if len(counts) == 1 and len(rows) == len([r for r in rows.values() if r]) and (count := counts.pop()) > 1:
+        if count != int(count):
+            raise UsageError(f"the input data has {tensors[next(iter(rows))].shape[0]} rows, of which the model takes "
+                             f"{rows[next(iter(rows))]} at a time")  # fmt: skip
+        pieces = [{n: t[i * rows[n] : (i + 1) * rows[n]] for n, t in tensors.items()} for i in range(int(count))]
+    else:
+        pieces = [tensors]
+    for piece in pieces:
+        runner.check(piece)
+    return list(pieces)
+
+
+def _rows(runner: OnnxRunner, name: str, tensor: torch.Tensor) -> int:
+    """How many rows an input takes; 0 where that is open."""
+    sizes = runner.sizes(name)
+    return sizes[0] if sizes and tensor.dim() == len(sizes) and isinstance(sizes[0], int) else 0
+
+
+def _array(tensor: torch.Tensor) -> Any:
+    dense = tensor.detach().cpu().contiguous()
+    if dense.dtype is torch.bfloat16:
+        return dense.view(torch.int16).numpy().view(numpy_dtype("bfloat16"))
+    return dense.numpy()
