@@ -15,7 +15,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stabilize.api import certify, lint, load, optimize
+    from stabilize.api import certify, convert, lint, load, optimize
+    from stabilize.conversion.report import ConversionReport
     from stabilize.errors import MissingExtraError, ModelError, StabilizeError, UsageError
     from stabilize.records import Declined, Finding, Rewrite
     from stabilize.report import Report
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ConversionReport",
     "Declined",
     "Finding",
     "MissingExtraError",
@@ -32,6 +34,7 @@ __all__ = [
     "StabilizeError",
     "UsageError",
     "certify",
+    "convert",
     "lint",
     "load",
     "optimize",
@@ -40,9 +43,11 @@ __all__ = [
 #: Public name → the module that defines it.
 _HOMES = {
     "certify": "stabilize.api",
+    "convert": "stabilize.api",
     "lint": "stabilize.api",
     "load": "stabilize.api",
     "optimize": "stabilize.api",
+    "ConversionReport": "stabilize.conversion.report",
     "Declined": "stabilize.records",
     "Finding": "stabilize.records",
     "Report": "stabilize.report",

@@ -45,6 +45,20 @@ ALLOWED: dict[str, set[str]] = {
     },
     "certification": {"errors", "formats", "graph", "frontends", "verify"},
     "request": {"errors", "passes", "pipeline"},
+    "conversion": {
+        "errors",
+        "formats",
+        "graph",
+        "quiet",
+        "records",
+        "report",
+        "frontends",
+        "passes",
+        "pipeline",
+        "certification",
+        "request",
+        "linter",
+    },
     "dynamo": {"errors", "report", "frontends", "pipeline", "request"},
     "api": {
         "errors",
@@ -61,6 +75,7 @@ ALLOWED: dict[str, set[str]] = {
         "request",
         "dynamo",
         "linter",
+        "conversion",
     },
     "onnx": {"errors", "files", "report", "request", "frontends", "api"},
     "cli": {
@@ -78,7 +93,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "__main__": {"cli"},
     # The façade names the public API for type checkers; at run time it imports on first use.
-    "stabilize": {"api", "errors", "records", "report"},
+    "stabilize": {"api", "conversion", "errors", "records", "report"},
 }
 
 

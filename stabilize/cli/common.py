@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import click
 
+from stabilize.cli.settings import Ranges, as_range
 from stabilize.quiet import unlogged
 
 FOUND, BAD_INPUT, DEFECT = 1, 2, 3
@@ -20,6 +21,27 @@ def codes(_context: click.Context, _option: click.Parameter, values: tuple[str, 
     if not all(given):
         raise click.BadParameter("an empty code")
     return given or None
+
+
+def ranges_given(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> Ranges | None:
+    """`--range x=-50:50 --range y=0:inf` by name; None when the option is absent."""
+    ranges: Ranges = {}
+    for value in values:
+        name, equals, bounds = value.rpartition("=")
+        low, colon, high = bounds.partition(":")
+        if not (name and equals and colon):
+            raise click.BadParameter(f"{value!r}: give NAME=LO:HI, like x=-50:50 or x=0:inf")
+        try:
+            pair = float(low), float(high)
+        except ValueError:
+            raise click.BadParameter(f"{value!r}: {bounds!r} is not two numbers, like -50:50 or 0:inf") from None
+        if name in ranges:
+            raise click.BadParameter(f"{value!r}: {name} was given a range before")
+        try:
+            ranges[name] = as_range(*pair)
+        except ValueError as error:
+            raise click.BadParameter(f"{value!r}: {error}") from None
+    return ranges or None
 
 
 @contextmanager

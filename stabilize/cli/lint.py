@@ -11,35 +11,14 @@ from typing import TYPE_CHECKING, Unpack, cast
 import click
 
 from stabilize.cli.arguments import bind_names, check_output, read_arrays, read_model, silence_runtimes
-from stabilize.cli.common import FOUND, codes, progress_bar
-from stabilize.cli.settings import FORMATS, LEVELS, Options, Ranges, as_budget, as_range, configured
+from stabilize.cli.common import FOUND, codes, progress_bar, ranges_given
+from stabilize.cli.settings import FORMATS, LEVELS, Options, as_budget, configured
 from stabilize.errors import UsageError
 from stabilize.files import write_file
 
 if TYPE_CHECKING:
     from stabilize.records import Finding
     from stabilize.report import Report
-
-
-def _ranges(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> Ranges | None:
-    """`--range x=-50:50 --range y=0:inf` by name; None when the option is absent."""
-    ranges: Ranges = {}
-    for value in values:
-        name, equals, bounds = value.rpartition("=")
-        low, colon, high = bounds.partition(":")
-        if not (name and equals and colon):
-            raise click.BadParameter(f"{value!r}: give NAME=LO:HI, like x=-50:50 or x=0:inf")
-        try:
-            pair = float(low), float(high)
-        except ValueError:
-            raise click.BadParameter(f"{value!r}: {bounds!r} is not two numbers, like -50:50 or 0:inf") from None
-        if name in ranges:
-            raise click.BadParameter(f"{value!r}: {name} was given a range before")
-        try:
-            ranges[name] = as_range(*pair)
-        except ValueError as error:
-            raise click.BadParameter(f"{value!r}: {error}") from None
-    return ranges or None
 
 
 def _budget(_context: click.Context, _option: click.Parameter, value: float | None) -> float | None:
@@ -56,7 +35,12 @@ def _budget(_context: click.Context, _option: click.Parameter, value: float | No
 @click.option("--select", multiple=True, callback=codes, metavar="CODES", help="Only these rules, e.g. STB101,STB3.")
 @click.option("--ignore", multiple=True, callback=codes, metavar="CODES", help="All but these rules.")
 @click.option(
-    "--range", "ranges", multiple=True, callback=_ranges, metavar="NAME=LO:HI", help="What an input may be: x=-50:50."
+    "--range",
+    "ranges",
+    multiple=True,
+    callback=ranges_given,
+    metavar="NAME=LO:HI",
+    help="What an input may be: x=-50:50.",
 )
 @click.option("--input-data", metavar="FILE.npz", help="Inputs as they occur: arrays by input name, or by position.")
 @click.option(

@@ -1,4 +1,4 @@
-"""Which nodes must stay float32, and why: by their kind, their weights, and what their values were seen or proved to be."""
+"""Which nodes must stay float32: by their operator, their constants, what their values were seen or proved to be."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Final, final
 
 import onnx
 
-from stabilize.convert.calibrate import UNSEEN, Seen
-from stabilize.convert.graph import FLOAT, Graph
-from stabilize.convert.kinds import CARRIERS, KINDS, PERIODIC, SUMS
-from stabilize.convert.ports import Ports, attribute_of, cast_to, ports_of, touches_floats
-from stabilize.convert.target import Target
-from stabilize.convert.weights import misfit, numbers
+from stabilize.conversion.calibrate import UNSEEN, Seen
+from stabilize.conversion.graph import FLOAT, Graph
+from stabilize.conversion.kinds import CARRIERS, KINDS, PERIODIC, SUMS
+from stabilize.conversion.ports import Ports, attribute_of, cast_to, ports_of, touches_floats
+from stabilize.conversion.target import Target
+from stabilize.conversion.weights import misfit, numbers
 
 Bounds = tuple[float, float]
 
@@ -28,6 +28,15 @@ _SHARE: Final = 2.0**-6
 _LONGEST: Final = 2.0**-5
 #: Operands of which every number counts: divisors, variances.
 _EACH: Final = frozenset((("Div", 1), ("Reciprocal", 0), ("Sqrt", 0), ("BatchNormalization", 4)))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """by: "operator", "constants" or "values"."""
+
+    by: str
+    text: str
 
 
 @final
@@ -69,15 +78,20 @@ class Facts:
                 yield node.input[i]
 
 
-def reasons(facts: Facts) -> dict[int, str]:
+def reasons(facts: Facts) -> dict[int, Reason]:
     """Node → why it must stay float32, for those that must."""
-    found: dict[int, str] = {}
+    found: dict[int, Reason] = {}
     misfits = _Misfits(facts)
     for i in facts.floats:
         ports = ports_of(facts.graph, i, facts.target) if i not in facts.ports else facts.ports[i]
-        reason = ports if isinstance(ports, str) else _by_kind(facts, i) or _by_numbers(facts, i) or misfits.reason(i)
-        if reason is not None:
-            found[i] = reason
+        if isinstance(ports, str):
+            found[i] = Reason("operator", ports)
+        elif (text := _by_kind(facts, i)) is not None:
+            found[i] = Reason("operator", text)
+        elif (text := misfits.reason(i)) is not None:
+            found[i] = Reason("constants", text)
+        elif (text := _by_numbers(facts, i)) is not None:
+            found[i] = Reason("values", text)
     for i in facts.ports:
         for name, why in _exacting(facts, i):
             _keep_sources(facts, name, f"{why} {facts.graph.label(i)}", found)
@@ -223,7 +237,7 @@ def _exacting(facts: Facts, index: int) -> Iterator[tuple[str, str]]:
                 yield name, "whole numbers are taken from it by"
 
 
-def _keep_sources(facts: Facts, name: str, why: str, found: dict[int, str]) -> None:
+def _keep_sources(facts: Facts, name: str, why: str, found: dict[int, Reason]) -> None:
     """Keep what computes `name`, through what only carries numbers on, and what it is carried from."""
     stack = [name]
     seen: set[int] = set()
@@ -232,6 +246,6 @@ def _keep_sources(facts: Facts, name: str, why: str, found: dict[int, str]) -> N
         if index is None or index in seen:
             continue
         seen.add(index)
-        found.setdefault(index, why)
+        found.setdefault(index, Reason("values", why))
         if facts.graph.nodes[index].op_type in CARRIERS and index in facts.ports:
             stack += facts.inputs(index)

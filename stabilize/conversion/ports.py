@@ -10,8 +10,8 @@ from typing import Any, Final, final
 import onnx
 from onnx import NodeProto
 
-from stabilize.convert.graph import FLOAT, Graph
-from stabilize.convert.target import Target
+from stabilize.conversion.graph import FLOAT, Graph
+from stabilize.conversion.target import Target
 
 #: An attribute, not an operand, says what these compute in.
 _TYPED: Final = ("dtype", "output_dtype", "output_datatype")

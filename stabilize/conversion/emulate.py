@@ -13,9 +13,9 @@ from typing import Final
 import onnx
 from onnx import NodeProto, helper
 
-from stabilize.convert.graph import FLOAT, captured, rename_free
-from stabilize.convert.ports import cast_to
-from stabilize.convert.target import Target
+from stabilize.conversion.graph import FLOAT, captured, rename_free
+from stabilize.conversion.ports import cast_to
+from stabilize.conversion.target import Target
 
 _WIDE: Final = "::wide"
 _RAW: Final = "::raw"
@@ -23,17 +23,21 @@ _STORED: Final = ("Constant", "ConstantOfShape")
 
 
 def emulated(proto: onnx.ModelProto, types: Mapping[str, int], target: Target) -> onnx.ModelProto:
-    """A copy of `proto` whose values of the format `target` are float32, rounded to it. types: of its values."""
+    """A copy of `proto` whose values of the format `target` are float32, rounded to it, inputs and outputs too (outputs
+    have other names). types: of its values."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     graph = copy.graph
     half = {n for n, t in types.items() if t == target.data_type}
     half |= {t.name for t in graph.initializer if t.data_type == target.data_type}
     nodes: list[NodeProto] = []
-    for name in (*(i.name for i in graph.input), *(t.name for t in graph.initializer)):
-        if name in half:
-            nodes.append(_cast(name, name + _WIDE, FLOAT))
-    nodes = list({node.output[0]: node for node in nodes}.values())
+    stored = {t.name for t in graph.initializer}
+    for each in graph.input:
+        if each.name in half and each.name not in stored:  # given as float32, and rounded
+            each.type.tensor_type.elem_type = FLOAT
+            nodes.append(_cast(each.name, each.name + _RAW, target.data_type))
+            nodes.append(_cast(each.name + _RAW, each.name + _WIDE, FLOAT))
+    nodes += [_cast(name, name + _WIDE, FLOAT) for name in stored if name in half]
     for node in graph.node:
         inside = {n: n + _WIDE for n in captured(node) if n in half}
         for position, name in enumerate(node.input):
@@ -52,6 +56,10 @@ def emulated(proto: onnx.ModelProto, types: Mapping[str, int], target: Target) -
             nodes.append(_cast(name, name + _WIDE, FLOAT))
     del graph.node[:]
     graph.node.extend(nodes)
+    for output in graph.output:
+        if output.name in half:
+            output.name += _WIDE
+            output.type.tensor_type.elem_type = FLOAT
     del graph.value_info[:]
     return copy
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast, final
@@ -60,10 +61,14 @@ def _corners(first: Named, ranges: Mapping[str, tuple[float, float]]) -> Generat
     bounded = {n: r for n, r in ranges.items() if first[n].is_floating_point() and np.isfinite(r).all()}
     for which, end in enumerate(("lowest", "highest")):
         if bounded:
-            yield Sample(end, {n: torch.full_like(t, bounded[n][which]) if n in bounded else t for n, t in first.items()})
+            yield Sample(
+                end, {n: torch.full_like(t, bounded[n][which]) if n in bounded else t for n, t in first.items()}
+            )
 
 
-def _within(tensors: Named, ranges: Mapping[str, tuple[float, float]], *, drawn: bool = False) -> dict[str, torch.Tensor]:
+def _within(
+    tensors: Named, ranges: Mapping[str, tuple[float, float]], *, drawn: bool = False
+) -> dict[str, torch.Tensor]:
     """Floats inside their ranges: spread over them where they are drawn, cut off at their ends where they are not."""
     found = dict(tensors)
     for name, (low, high) in ranges.items():
@@ -71,7 +76,7 @@ def _within(tensors: Named, ranges: Mapping[str, tuple[float, float]], *, drawn:
         if not tensor.is_floating_point():
             continue
         if drawn and np.isfinite((low, high)).all():
-            share = torch.special.ndtr(tensor.double())
+            share = (1.0 + torch.erf(tensor.double() / math.sqrt(2.0))) / 2.0  # of a normal number, uniform
             tensor = (low + (high - low) * share).to(tensor.dtype)
         found[name] = tensor.clamp(low, high)
     return found

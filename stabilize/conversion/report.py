@@ -17,16 +17,16 @@ _MOST_TOLD: Final = 20
 @final
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A node that stays float32. decided: "analysis", "calibration", "cost" (between such nodes; casts would cost more),
-    "certificate" (the model was not accurate enough with it narrowed) or "request"."""
+    """A node that stays float32. by: "operator", "constants", "values", "cost" (it is between such nodes, and
+    casts would cost more), "certificate" (the model was not accurate enough with it narrowed) or "request"."""
 
     node: str
     op_type: str
     reason: str
-    decided: str
+    by: str
 
     def to_dict(self) -> dict[str, Json]:
-        return {"node": self.node, "op_type": self.op_type, "reason": self.reason, "decided": self.decided}
+        return {"node": self.node, "op_type": self.op_type, "reason": self.reason, "by": self.by}
 
 
 @final
@@ -81,12 +81,12 @@ class ConversionReport:
 
     def __str__(self) -> str:
         lines = [f"{r.node}: {r.code} {r.name}: {r.naive} → {r.stable}" for r in self.repaired.rewrites]
-        told = [k for k in self.kept if k.decided != "cost"]
+        told = [k for k in self.kept if k.by != "cost"]
         lines += [f"{k.node}: {k.op_type} stays float32: {k.reason}" for k in told[:_MOST_TOLD]]
         rest = Counter(k.op_type for k in told[_MOST_TOLD:])
         if rest:
             lines.append("and " + ", ".join(f"{n} {op}" for op, n in rest.most_common()))
-        between = Counter(k.op_type for k in self.kept if k.decided == "cost")
+        between = Counter(k.op_type for k in self.kept if k.by == "cost")
         if between:
             counts = ", ".join(f"{n} {op}" for op, n in between.most_common())
             lines.append(f"between nodes that stay float32, where casts would cost more: {counts}")

@@ -6,12 +6,12 @@ from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Final, final
 
-from stabilize.convert.calibrate import UNSEEN
-from stabilize.convert.cut import cheapest
-from stabilize.convert.graph import Graph
-from stabilize.convert.kinds import PRODUCTS
-from stabilize.convert.ports import Ports
-from stabilize.convert.reasons import Facts
+from stabilize.conversion.calibrate import UNSEEN
+from stabilize.conversion.cut import Wire, cheapest
+from stabilize.conversion.graph import Graph
+from stabilize.conversion.kinds import PRODUCTS
+from stabilize.conversion.ports import Ports
+from stabilize.conversion.reasons import Facts
 
 #: In bytes moved: a cast of n numbers reads and writes 6n, and is a node that must be started.
 _CAST_EACH: Final = 6
@@ -50,8 +50,8 @@ def planned(facts: Facts, kept: Collection[int], kept_io: Collection[str]) -> Pl
     graph, ports = facts.graph, facts.ports
     fixed_float: list[Hashable] = [i for i in facts.floats if i in kept or i not in ports]
     gains: dict[Hashable, int] = {i: _gain(facts, i) for i in ports}
-    heavy = [i for i in ports if graph.nodes[i].op_type in PRODUCTS]
-    values: list[tuple[Hashable, list[Hashable], int]] = []
+    heavy: list[Hashable] = [i for i in ports if graph.nodes[i].op_type in PRODUCTS]
+    wires: list[Wire] = []
     free_io = _free_io(facts, kept_io)
     for name, readers in _values(facts, kept):
         count = facts.seen.get(name, UNSEEN).count
@@ -63,12 +63,12 @@ def planned(facts: Facts, kept: Collection[int], kept_io: Collection[str]) -> Pl
             reader = ("output", name)
             readers = [*readers, reader]
             (heavy if name in free_io else fixed_float).append(reader)
-        values.append((producer, readers, cost))
+        wires.append(Wire(producer, readers, cost))
     for name, readers in _weight_readers(facts, kept):
         weight = ("weight", name)
         gains[weight] = _SAVED_WEIGHT * _size(graph, name)
-        values.append((weight, readers, _CAST_START + _CAST_EACH * _size(graph, name)))
-    half = cheapest(gains, heavy, fixed_float, values)
+        wires.append(Wire(weight, readers, _CAST_START + _CAST_EACH * _size(graph, name)))
+    half = cheapest(gains, heavy, fixed_float, wires)
     nodes = {i: p for i, p in ports.items() if i in half and i not in kept}
     return Plan(
         graph,

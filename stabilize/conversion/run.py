@@ -12,19 +12,19 @@ import onnx
 import torch
 
 from stabilize.certification import OnnxShadow
-from stabilize.convert.calibrate import calibrated
-from stabilize.convert.emulate import emulated
-from stabilize.convert.graph import Graph
-from stabilize.convert.judge import Evidence, Judge
-from stabilize.convert.narrow import Narrowed, marked
-from stabilize.convert.plan import Plan, planned
-from stabilize.convert.reasons import Bounds, Facts, reasons
-from stabilize.convert.report import ConversionReport, Kept
-from stabilize.convert.running import NoKernelError, Session
-from stabilize.convert.samples import Sample, samples_of
-from stabilize.convert.store import filled, is_external, stored
-from stabilize.convert.target import Target
-from stabilize.convert.widen import widened
+from stabilize.conversion.calibrate import calibrated
+from stabilize.conversion.emulate import emulated
+from stabilize.conversion.graph import Graph
+from stabilize.conversion.judge import Evidence, Judge
+from stabilize.conversion.narrow import Narrowed, marked
+from stabilize.conversion.plan import Plan, planned
+from stabilize.conversion.reasons import Bounds, Facts, Reason, reasons
+from stabilize.conversion.report import ConversionReport, Kept
+from stabilize.conversion.running import NoKernelError, Session
+from stabilize.conversion.samples import Sample, samples_of
+from stabilize.conversion.store import filled, is_external, stored
+from stabilize.conversion.target import Target
+from stabilize.conversion.widen import widened
 from stabilize.errors import ModelError, UsageError
 from stabilize.frontends.onnx import OnnxHost
 from stabilize.frontends.onnx_run import OnnxRunner
@@ -35,6 +35,9 @@ from stabilize.report import Report
 
 #: Told what is done.
 Tell: TypeAlias = Callable[[str], None]
+
+_CHEAPER: Final = Reason("cost", "between nodes in float32: casts would cost more")
+_BLAMED: Final = Reason("certificate", "the outputs are not accurate enough with it narrowed")
 
 
 @final
@@ -113,7 +116,8 @@ class Conversion:
             raise ModelError(f"{name}: no float32 in it: there is nothing to convert to {target.name}")
         io = self._wishes.kept_io
         names = {*graph.inputs, *(o.name for o in graph.proto.graph.output)}
-        unknown = [n for n in ([] if isinstance(io, bool) else io) if n not in names]
+        asked: Collection[str] = () if isinstance(io, bool) else io
+        unknown = [n for n in asked if n not in names]
         if unknown:
             raise UsageError(f"keep_io_types names {unknown[0]!r}: no input or output of {name}")
 
@@ -134,15 +138,15 @@ class Conversion:
             for found in [ranges.of(value)]
         }
 
-    def _asked(self, facts: Facts) -> dict[int, str]:
+    def _asked(self, facts: Facts) -> dict[int, Reason]:
         """Nodes that the user names, by their name, operator or what they compute."""
-        found: dict[int, str] = {}
+        found: dict[int, Reason] = {}
         for wish in self._wishes.keep:
             nodes = self._graph.nodes
             named = [i for i in facts.floats if wish in (nodes[i].name, nodes[i].op_type, *nodes[i].output)]
             if not named:
                 raise UsageError(f"keep names {wish!r}: no float32 node, operator or value of {self._original.name}")
-            found.update((i, f"{wish} is to be kept") for i in named)
+            found.update((i, Reason("request", f"{wish} is to be kept")) for i in named)
         return found
 
     def _kept_io(self) -> set[str]:
@@ -175,7 +179,7 @@ class Conversion:
         session = Session(rounding, f"{self._fixed.name} in {self._target.name}", self._folder, exact=True)
         return self._judge.verdict(session.run)
 
-    def _widened(self, facts: Facts, decided: Mapping[int, str], plan: Plan) -> tuple[set[int], int]:
+    def _widened(self, facts: Facts, decided: Collection[int], plan: Plan) -> tuple[set[int], int]:
         def accepted(wide: Collection[int]) -> bool:
             self._tell(f"certifying with {len(wide)} nodes more in float32")
             trial = planned(facts, {*decided, *wide}, self._kept_io())
@@ -204,24 +208,17 @@ class Conversion:
         facts: Facts,
         plan: Plan,
         narrow: Narrowed,
-        kept: Mapping[int, str],
-        asked: Mapping[int, str],
+        kept: Mapping[int, Reason],
+        asked: Mapping[int, Reason],
         blamed: Collection[int],
         evidence: Evidence | None,
     ) -> ConversionReport:
-        told: list[Kept] = []
-        for i in facts.floats:
-            if i in plan.nodes:
-                continue
-            if i in asked:
-                decided, reason = "request", asked[i]
-            elif i in kept:
-                decided, reason = "analysis", kept[i]
-            elif i in blamed:
-                decided, reason = "certificate", "the outputs are not accurate enough with it narrowed"
-            else:
-                decided, reason = "cost", "between nodes in float32: casts would cost more"
-            told.append(Kept(self._graph.label(i), self._graph.nodes[i].op_type, reason, decided))
+        told = [
+            Kept(self._graph.label(i), self._graph.nodes[i].op_type, reason.text, reason.by)
+            for i in facts.floats
+            if i not in plan.nodes
+            for reason in [asked.get(i) or kept.get(i) or (_BLAMED if i in blamed else _CHEAPER)]
+        ]
         return ConversionReport(
             self._original.name,
             self._target.name,

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from stabilize.convert.running import Array, Arrays
-from stabilize.convert.samples import Sample
+from stabilize.conversion.running import Array, Arrays
+from stabilize.conversion.samples import Sample
 from stabilize.errors import ModelError
 from stabilize.formats import FORMATS
 from stabilize.records import Json, json_clean

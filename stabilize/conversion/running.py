@@ -57,11 +57,16 @@ class Session:
             raise NoKernelError(f"{name}: ONNX Runtime on the CPU has no kernel for it: {brief(error)}") from error
         except Exception as error:  # runtimes raise types of their own, none of them documented
             raise ModelError(f"{name}: ONNX Runtime cannot load it: {brief(error)}") from error
+        ends = (*self._session.get_inputs(), *self._session.get_outputs())
+        if any("bfloat16" in each.type for each in ends):
+            raise NoKernelError(f"{name}: ONNX Runtime takes and gives no bfloat16 through NumPy")
+        self._halves: Final = {i.name for i in self._session.get_inputs() if i.type == "tensor(float16)"}
 
     def run(self, feeds: Arrays, wanted: Sequence[str] | None = None) -> list[Array]:
-        """The outputs of these names, all by default. ModelError when it fails on these inputs."""
+        """Outputs of these names, all by default; floats are rounded to what inputs take. ModelError if it fails."""
+        given = {n: a.astype(np.float16) if n in self._halves else a for n, a in feeds.items()}
         try:
-            found: list[Array] = self._session.run(list(self.outputs if wanted is None else wanted), dict(feeds))
+            found: list[Array] = self._session.run(list(self.outputs if wanted is None else wanted), given)
         except Exception as error:
             raise ModelError(f"{self.name} fails on these inputs: {brief(error)}") from error
         return found

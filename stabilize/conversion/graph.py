@@ -40,7 +40,7 @@ class Graph:
         self.weights: Final[dict[str, TensorProto]] = {
             t.name: t for t in proto.graph.initializer if t.data_type == FLOAT and t.name not in given
         }
-        self.weights |= {n.output[0]: t for n in self.nodes if (t := constant_of(n)) is not None}
+        self.weights.update((n.output[0], t) for n in self.nodes if (t := constant_of(n)) is not None)
 
     @cached_property
     def producer(self) -> dict[str, int]:
@@ -91,13 +91,16 @@ def constant_of(node: NodeProto) -> TensorProto | None:
         return None
     match attribute.name:
         case "value" if attribute.t.data_type == FLOAT:
-            return attribute.t
+            inside: TensorProto = attribute.t
+            return inside
         case "value_float":
-            return onnx.numpy_helper.from_array(np.asarray(attribute.f, np.float32))
+            array = np.asarray(attribute.f, np.float32)
         case "value_floats":
-            return onnx.numpy_helper.from_array(np.asarray(list(attribute.floats), np.float32))
+            array = np.asarray(list(attribute.floats), np.float32)
         case _:
             return None
+    tensor: TensorProto = onnx.numpy_helper.from_array(array)
+    return tensor
 
 
 def inner_graphs(node: NodeProto) -> Iterator[onnx.GraphProto]:

@@ -8,9 +8,9 @@ from typing import Final, final
 
 import numpy as np
 
-from stabilize.convert.graph import Graph
-from stabilize.convert.running import Array, Session, opened
-from stabilize.convert.samples import Sample
+from stabilize.conversion.graph import Graph
+from stabilize.conversion.running import Array, Session, opened
+from stabilize.conversion.samples import Sample
 from stabilize.errors import ModelError
 
 

@@ -10,10 +10,10 @@ from typing import BinaryIO, Final
 import onnx
 from onnx import TensorProto
 
-from stabilize.convert.graph import Graph
-from stabilize.convert.narrow import Narrowed
-from stabilize.convert.target import Target
-from stabilize.convert.weights import converted, narrowed, numbers
+from stabilize.conversion.graph import Graph
+from stabilize.conversion.narrow import Narrowed
+from stabilize.conversion.target import Target
+from stabilize.conversion.weights import converted, narrowed, numbers
 from stabilize.errors import ModelError
 from stabilize.frontends.onnx_files import locations, tensors
 
@@ -84,7 +84,9 @@ def _chunks(tensor: TensorProto, graph: Graph) -> Iterator[bytes]:
                 left -= len(chunk)
                 yield chunk
     except OSError as error:
-        raise ModelError(f"the data of {tensor.name} in {path} cannot be read ({error}): copy the data again") from error
+        raise ModelError(
+            f"the data of {tensor.name} in {path} cannot be read ({error}): copy the data again"
+        ) from error
 
 
 def taken_in(proto: onnx.ModelProto, folder: str, name: str) -> onnx.ModelProto:
@@ -98,4 +100,3 @@ def taken_in(proto: onnx.ModelProto, folder: str, name: str) -> onnx.ModelProto:
             tensor.data_location = TensorProto.DEFAULT
             del tensor.external_data[:]
     return proto
-

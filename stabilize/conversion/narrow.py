@@ -12,11 +12,11 @@ from typing import Final, final
 import onnx
 from onnx import NodeProto, helper
 
-from stabilize.convert.graph import FLOAT, Graph, inner_graphs, rename_free
-from stabilize.convert.plan import Plan
-from stabilize.convert.ports import attribute_of, cast_to
-from stabilize.convert.target import Target
-from stabilize.convert.weights import narrowed, numbers
+from stabilize.conversion.graph import FLOAT, Graph, inner_graphs, rename_free
+from stabilize.conversion.plan import Plan
+from stabilize.conversion.ports import attribute_of, cast_to
+from stabilize.conversion.target import Target
+from stabilize.conversion.weights import narrowed, numbers
 
 #: What a converted model says of itself.
 MARK: Final = "stabilize.converted"
@@ -97,7 +97,9 @@ class Narrowed:
             for name in self._graph.nodes[index].output:
                 result += self._computed(node, name, index)
         del self.proto.graph.node[:]
-        self.proto.graph.node.extend(_without_idle(result, self._types_after(), {o.name for o in self.proto.graph.output}))
+        self.proto.graph.node.extend(
+            _without_idle(result, self._types_after(), {o.name for o in self.proto.graph.output})
+        )
 
     def _stored(self) -> list[str]:
         constants = {o for node in self._graph.nodes for o in node.output}
@@ -217,4 +219,3 @@ def _props(proto: onnx.ModelProto) -> dict[str, str]:
 def marked(proto: onnx.ModelProto) -> str | None:
     """The format that a model says it was converted to."""
     return _props(proto).get(MARK)
-

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from stabilize.convert.running import Array
-from stabilize.convert.target import Target
+from stabilize.conversion.running import Array
+from stabilize.conversion.target import Target
 from stabilize.errors import ModelError
 
 #: Relative error that a number of a weight may have beyond rounding: what lies among subnormal numbers is coarse.
@@ -26,7 +26,9 @@ def numbers(tensor: TensorProto, folder: str | None) -> Array:
     try:
         flat: Array = np.memmap(path, "<f4", "r", int(keys.get("offset", "0")), tuple(tensor.dims) or (1,))
     except (OSError, ValueError) as error:
-        raise ModelError(f"the data of {tensor.name} in {path} cannot be read ({error}): copy the data again") from error
+        raise ModelError(
+            f"the data of {tensor.name} in {path} cannot be read ({error}): copy the data again"
+        ) from error
     return flat.reshape(tuple(tensor.dims))
 
 
