@@ -41,7 +41,7 @@ def convert(
     tell: Callable[[str], None] | None,
 ) -> tuple[object, ConversionReport]:
     """See `stabilize.convert`."""
-    path = os.fspath(cast("str | os.PathLike[str]", model)) if isinstance(model, (str, os.PathLike)) else None
+    path = _path_of(model)
     if path is None and not is_onnx(model):
         raise ModelError(
             f"cannot convert a {type(model).__module__}.{type(model).__qualname__}: pass an onnx.ModelProto, "
@@ -61,6 +61,11 @@ def convert(
 
             save(proto, target, str(data.parent) if data.exists() else _folder(path))
         return _given_back(given, proto, data, report.model, written=target is not None), report
+
+
+def _path_of(model: object) -> str | None:
+    is_path = isinstance(model, (str, os.PathLike))
+    return os.fspath(cast("str | os.PathLike[str]", model)) if is_path else None
 
 
 def _scratch(beside: Path | None) -> tempfile.TemporaryDirectory[str]:

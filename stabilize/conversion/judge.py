@@ -71,8 +71,8 @@ class Evidence:
         before, after = (max(getattr(o, n) for o in self.outcomes) for n in ("before", "after"))
         told = f"; {self.note}" if self.note else ""
         return (
-            f"error relative to the largest entry {before:.2g} → {after:.2g} of at most {self.tolerance:.2g}, no entry "
-            f"lost; {len(self.outcomes)} sets of inputs against float64{told}"
+            f"error relative to the largest entry {before:.2g} → {after:.2g} of at most {self.tolerance:.2g} (or twice "
+            f"that of float32), no entry lost; {len(self.outcomes)} sets of inputs against float64{told}"
         )
 
     def to_dict(self) -> dict[str, object]:

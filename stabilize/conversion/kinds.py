@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-_ACCUMULATES: Final = "accumulates a sum of exponentials or squares in its own format"
-_STEEP: Final = "is steep: rounding its operand or its result costs many digits"
-_STEPS: Final = "adds up what it rounds, step by step"
-_DISCRETE: Final = "takes whole numbers from floats"
-_QUANTIZED: Final = "has scales of an integer format"
-_DRAWS: Final = "draws random numbers: in another format they are others"
+_ACCUMULATES: Final = "it accumulates a sum of exponentials or squares in its own format"
+_STEEP: Final = "it is steep: rounding its operand or its result costs many digits"
+_STEPS: Final = "it adds up what it rounds, step by step"
+_DISCRETE: Final = "it takes whole numbers from floats"
+_QUANTIZED: Final = "it has scales of an integer format"
+_DRAWS: Final = "it draws random numbers: in another format they are others"
 
 #: Operator → why it stays float32. Elsewhere the numbers decide.
 KINDS: Final[dict[str, str]] = {

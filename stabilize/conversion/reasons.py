@@ -70,6 +70,10 @@ class Facts:
         seen = self.seen.get(name, UNSEEN)
         return min(max(seen.reached, _HEADROOM * seen.most), max(abs(low), abs(high)))
 
+    def reached(self, name: str) -> float:
+        """The largest magnitude that was seen."""
+        return self.seen.get(name, UNSEEN).reached
+
     def inputs(self, index: int) -> Iterator[str]:
         """The operands of a node that are computed float32 and could be narrowed."""
         node = self.graph.nodes[index]
@@ -94,6 +98,7 @@ def reasons(facts: Facts) -> dict[int, Reason]:
             found[i] = Reason("values", text)
     for i in facts.ports:
         for name, why in _exacting(facts, i):
+            found.setdefault(i, Reason("values", f"{name} reaches {facts.reached(name):.3g}: it must not be rounded"))
             _keep_sources(facts, name, f"{why} {facts.graph.label(i)}", found)
     return found
 
@@ -108,17 +113,17 @@ def _by_kind(facts: Facts, index: int) -> str | None:
     if to is not None:
         return _cast(facts, index, to)
     if node.op_type == "CastLike" and graph.types[node.input[1]] != FLOAT:
-        return f"gives another type: {KINDS['Floor']}"
+        return KINDS["Floor"]
     if node.op_type in KINDS:
-        return f"{node.op_type} {KINDS[node.op_type]}"
+        return KINDS[node.op_type]
     if node.op_type == "BatchNormalization" and (mode := attribute_of(node, "training_mode")) is not None and mode.i:
-        return f"{node.op_type} {KINDS['LayerNormalization']}"
+        return KINDS["LayerNormalization"]
     if node.op_type in SUMS:
         count = _summed(facts, index)
         if count * target.format.u > _LONGEST:
-            return f"sums {count} numbers in its own format"
+            return f"it sums {count} numbers in its own format"
     if node.op_type == "Mul" and node.input[0] == node.input[1] and target.format.emax < 127:
-        return "squares: it leaves the format where the root of its range is passed"
+        return f"it squares, which leaves {target.name} above {target.format.max**0.5:.0f}"
     return None
 
 
@@ -129,10 +134,10 @@ def _cast(facts: Facts, index: int, to: int) -> str | None:
     if to == FLOAT:
         seen = facts.seen.get(node.output[0], UNSEEN)
         whole = 2.0**target.format.precision
-        if seen.whole and facts.largest(node.output[0]) > whole and not _is_half(facts.graph.types[node.input[0]]):
-            return f"gives whole numbers above {whole:.0f}, which {target.name} does not hold"
+        if seen.whole and facts.reached(node.output[0]) > whole and not _is_half(facts.graph.types[node.input[0]]):
+            return f"it gives whole numbers above {whole:.0f}, which {target.name} does not hold"
         return None
-    return None if _is_half(to) else f"Cast {KINDS['Floor']}"
+    return None if _is_half(to) else KINDS["Floor"]
 
 
 def _is_half(data_type: int) -> bool:
@@ -227,13 +232,13 @@ def _exacting(facts: Facts, index: int) -> Iterator[tuple[str, str]]:
     to = cast_to(node)
     if node.op_type in PERIODIC:
         for name in facts.inputs(index):
-            if facts.largest(name) * fmt.u > _SHARE:
+            if facts.reached(name) * fmt.u > _SHARE:
                 yield name, "the argument of"
     elif node.op_type in ("Floor", "Ceil", "Round", "Mod", "Equal", "OneHot") or (
         to is not None and to != FLOAT and not _is_half(to) and to != onnx.TensorProto.DOUBLE
     ):
         for name in facts.inputs(index):
-            if facts.largest(name) > 2.0**fmt.precision:
+            if facts.reached(name) > 2.0**fmt.precision:
                 yield name, "whole numbers are taken from it by"
 
 

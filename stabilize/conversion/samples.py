@@ -17,8 +17,9 @@ from stabilize.frontends.onnx_types import numpy_dtype
 
 Named = Mapping[str, torch.Tensor]
 
-#: Multiples of the given inputs that are tried, where ranges allow them.
-_FACTORS: Final = (8.0, 1 / 8)
+#: How many times as large, and as small, inputs are tried: those that have a range, inside it, and others.
+_RANGED: Final = 8.0
+_OTHERS: Final = 2.0
 
 
 @final
@@ -39,7 +40,7 @@ class Sample:
 
 
 def samples_of(runner: OnnxRunner, data: object, ranges: Mapping[str, tuple[float, float]]) -> list[Sample]:
-    """The given inputs, or seeded examples, 8 and 1/8 times as large, and the corners of `ranges`.
+    """The given inputs, or seeded examples, larger and smaller ones, and the ends of `ranges`.
 
     What has a range stays in it, examples are drawn from it. UsageError for data that does not suit the model.
     """
@@ -47,9 +48,10 @@ def samples_of(runner: OnnxRunner, data: object, ranges: Mapping[str, tuple[floa
     first, found = given[0], [Sample("given", tensors) for tensors in given]
     if not any(t.is_floating_point() for t in first.values()):
         return found
-    for factor in _FACTORS:
-        name = f"{factor:g}-fold" if factor >= 1 else f"1/{1 / factor:g}-fold"
-        found.append(Sample(name, _within({n: _scaled(t, factor) for n, t in first.items()}, ranges)))
+    factors = {n: _RANGED if n in ranges else _OTHERS for n in first}
+    larger = {n: _scaled(t, factors[n]) for n, t in first.items()}
+    smaller = {n: _scaled(t, 1 / factors[n]) for n, t in first.items()}
+    found += [Sample("larger", _within(larger, ranges)), Sample("smaller", _within(smaller, ranges))]
     return [*found, *_corners(first, ranges)]
 
 
