@@ -58,6 +58,11 @@ class Graph:
         return found
 
     @cached_property
+    def settable(self) -> list[str]:
+        """What a caller may set, float32: inputs, those with a default too."""
+        return [i.name for i in self.proto.graph.input if self.is_float(i.name)]
+
+    @cached_property
     def inputs(self) -> list[str]:
         """What a caller must set."""
         stored = {t.name for t in self.proto.graph.initializer}

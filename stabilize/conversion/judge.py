@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,8 @@ from stabilize.errors import ModelError
 from stabilize.formats import FORMATS
 from stabilize.records import Json, json_clean
 
-Run = Callable[[Arrays], Sequence[Array]]
+Run: TypeAlias = Callable[[Arrays], Sequence[Array]]
+Truth: TypeAlias = Callable[[Sample], list[torch.Tensor]]
 
 #: An output may be this many times as far off as that of the float32 model, where that is more than the tolerance.
 _FACTOR: Final = 2.0
@@ -50,11 +51,13 @@ class Outcome:
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What a converted model was judged on. tolerance: what its errors may be, relative to the largest entry of an
-    output; errors that the float32 model has itself are allowed twice over."""
+    output; errors that the float32 model has itself are allowed twice over. obstacle: why float32 stands for the truth,
+    where nothing computes the model in float64. runtime: what became of a run of the model itself."""
 
     tolerance: float
     outcomes: tuple[Outcome, ...]
-    note: str | None = None
+    obstacle: str | None = None
+    runtime: str = "not run"
 
     @property
     def accepted(self) -> bool:
@@ -69,10 +72,11 @@ class Evidence:
         if self.reason is not None:
             return f"declined: {self.reason}"
         before, after = (max(getattr(o, n) for o in self.outcomes) for n in ("before", "after"))
-        told = f"; {self.note}" if self.note else ""
+        truth = "float64" if self.obstacle is None else f"float32 ({self.obstacle})"
         return (
             f"error relative to the largest entry {before:.2g} → {after:.2g} of at most {self.tolerance:.2g} (or twice "
-            f"that of float32), no entry lost; {len(self.outcomes)} sets of inputs against float64{told}"
+            f"that of float32), no entry lost; {len(self.outcomes)} sets of inputs against {truth}; rounding "
+            f"emulated; {self.runtime}"
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -80,7 +84,8 @@ class Evidence:
             "accepted": self.accepted,
             "reason": self.reason,
             "tolerance": self.tolerance,
-            "note": self.note,
+            "obstacle": self.obstacle,
+            "runtime": self.runtime,
             "outcomes": [o.to_dict() for o in self.outcomes],
         }
 
@@ -88,7 +93,8 @@ class Evidence:
 @final
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """Inputs, what is right, and what float32 makes of them."""
+    """Inputs, what is right, and what float32 makes of them. Where nothing computes the model in float64, float32 is
+    what is right."""
 
     sample: Sample
     truth: list[npt.NDArray[np.float64]]
@@ -104,13 +110,14 @@ class Judge:
 
     def __init__(
         self,
-        truths: Sequence[Callable[[Sample], list[torch.Tensor]]],
+        truths: Sequence[Truth],
         before: Run,
         samples: Sequence[Sample],
         tolerance: float,
     ) -> None:
         self._tolerance = tolerance
         self._cases: list[_Case] = []
+        self.obstacle: str | None = None
         for sample in samples:
             try:
                 results = list(before(sample.feeds))
@@ -118,11 +125,20 @@ class Judge:
                 if sample.given:
                     raise
                 continue  # of inputs that only this program made
-            self._cases.append(_Case(sample, _truth(truths, sample, results), results))
+            self._cases.append(_Case(sample, self._truth(truths, sample, results), results))
+
+    def _truth(
+        self, truths: Sequence[Truth], sample: Sample, results: Sequence[Array]
+    ) -> list[npt.NDArray[np.float64]]:
+        try:
+            return _known(truths, sample, results)
+        except ModelError as error:
+            self.obstacle = str(error)
+            return [a.astype(np.float64) if _is_float(a) else np.full(a.shape, np.nan) for a in results]
 
     def verdict(self, run: Run, *, given_only: bool = False) -> Evidence:
         cases = [c for c in self._cases if c.sample.given or not given_only]
-        return Evidence(self._tolerance, tuple(self._outcome(case, run) for case in cases))
+        return Evidence(self._tolerance, tuple(self._outcome(case, run) for case in cases), self.obstacle)
 
     def _outcome(self, case: _Case, run: Run) -> Outcome:
         try:
@@ -152,9 +168,7 @@ class Judge:
         return Outcome(case.sample.family, worst[0], worst[1], lost, differ, reason)
 
 
-def _truth(
-    truths: Sequence[Callable[[Sample], list[torch.Tensor]]], sample: Sample, like: Sequence[Array]
-) -> list[npt.NDArray[np.float64]]:
+def _known(truths: Sequence[Truth], sample: Sample, like: Sequence[Array]) -> list[npt.NDArray[np.float64]]:
     """The first that is finite, entry by entry; NaN where nothing is known."""
     known: list[npt.NDArray[np.float64]] = [np.full(a.shape, np.nan) for a in like]
     failure: ModelError | None = None

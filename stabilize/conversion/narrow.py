@@ -86,7 +86,7 @@ class Narrowed:
             renamed = {n: self._read(n, half=False) for n in self._graph.captured[index]}
             rename_free(node, {n: new for n, new in renamed.items() if n != new})
         result: list[NodeProto] = []
-        for name in (*self._graph.inputs, *self._stored()):
+        for name in (*self._graph.settable, *self._stored()):
             result += self._cast(name)
         for index, node in enumerate(copies):
             if index in self._plan.nodes:

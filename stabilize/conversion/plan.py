@@ -57,7 +57,7 @@ def planned(facts: Facts, kept: Collection[int], kept_io: Collection[str]) -> Pl
         count = facts.seen.get(name, UNSEEN).count
         cost = _CAST_START + _CAST_EACH * count
         producer: Hashable = graph.producer.get(name, ("input", name))
-        if name in graph.inputs:
+        if name in graph.settable:
             (heavy if name in free_io else fixed_float).append(producer)
         if name in _output_names(graph):
             reader = ("output", name)
@@ -98,7 +98,7 @@ def _gain(facts: Facts, index: int) -> int:
 def _values(facts: Facts, kept: Collection[int]) -> list[tuple[str, list[Hashable]]]:
     """Computed float32 values and what reads each as such."""
     graph = facts.graph
-    names = [*(i for i in graph.inputs if graph.is_float(i)), *(o for o in graph.producer if graph.is_float(o))]
+    names = [*graph.settable, *(o for o in graph.producer if graph.is_float(o))]
     return [(n, [r for r in graph.readers.get(n, ()) if _reads(facts, r, n)]) for n in names]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final, TypeAlias, final
@@ -94,7 +94,11 @@ class Conversion:
                 narrow, proto = self._narrowed(plan)
                 evidence = self._emulated(narrow, proto)
             evidence = self._actual(proto, evidence)
+        if not plan.nodes:
+            proto = graph.proto
         report = self._report(facts, plan, narrow, kept, asked, blamed, evidence)
+        if not plan.nodes:
+            report.notes.append("nothing was narrowed")
         if trials:
             report.notes.append(f"{len(blamed)} nodes more were kept, found in {trials} trials")
         return proto, report
@@ -194,12 +198,9 @@ class Conversion:
             session = Session(proto, name, self._folder)
             found = self._judge.verdict(session.run, given_only=True)
         except NoKernelError as error:
-            return Evidence(evidence.tolerance, evidence.outcomes, f"rounding emulated; {error}")
-        told = "rounding emulated, and run in ONNX Runtime"
-        renamed = tuple(
-            type(o)(f"{o.family} (ONNX Runtime)", o.before, o.after, o.lost, o.differ, o.reason) for o in found.outcomes
-        )
-        return Evidence(evidence.tolerance, (*evidence.outcomes, *renamed), told)
+            return replace(evidence, runtime=str(error))
+        renamed = tuple(replace(o, family=f"{o.family} (ONNX Runtime)") for o in found.outcomes)
+        return replace(evidence, outcomes=(*evidence.outcomes, *renamed), runtime="run in ONNX Runtime")
 
     # --- after ------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Final, TypeAlias, final
 
-import numpy as np
 import numpy.typing as npt
 import onnx
 
@@ -19,6 +18,9 @@ Arrays: TypeAlias = Mapping[str, Array]
 #: Values taken out of a model in one run, at first, and bytes of them from which fewer are taken in the next.
 _FIRST_TAKEN: Final = 64
 _MANY_BYTES: Final = 1 << 27
+
+#: ONNX Runtime's name of a float type → NumPy's.
+_FLOATS: Final = {"tensor(float16)": "float16", "tensor(float)": "float32", "tensor(double)": "float64"}
 
 
 @final
@@ -60,11 +62,11 @@ class Session:
         ends = (*self._session.get_inputs(), *self._session.get_outputs())
         if any("bfloat16" in each.type for each in ends):
             raise NoKernelError(f"{name}: ONNX Runtime takes and gives no bfloat16 through NumPy")
-        self._halves: Final = {i.name for i in self._session.get_inputs() if i.type == "tensor(float16)"}
+        self._floats: Final = {i.name: _FLOATS[i.type] for i in self._session.get_inputs() if i.type in _FLOATS}
 
     def run(self, feeds: Arrays, wanted: Sequence[str] | None = None) -> list[Array]:
         """Outputs of these names, all by default; floats are rounded to what inputs take. ModelError if it fails."""
-        given = {n: a.astype(np.float16) if n in self._halves else a for n, a in feeds.items()}
+        given = {n: a.astype(self._floats.get(n, a.dtype), copy=False) for n, a in feeds.items()}
         try:
             found: list[Array] = self._session.run(list(self.outputs if wanted is None else wanted), given)
         except Exception as error:
