@@ -40,7 +40,7 @@ class Sample:
 
 
 def samples_of(runner: OnnxRunner, data: object, ranges: Mapping[str, tuple[float, float]]) -> list[Sample]:
-    """The given inputs, or seeded examples, larger and smaller ones, and the ends of `ranges`.
+    """The given inputs, or seeded examples, larger and smaller ones, and the ends of `ranges`. Masks stay masks.
 
     What has a range stays in it, examples are drawn from it. UsageError for data that does not suit the model.
     """
@@ -85,7 +85,13 @@ def _within(
 
 
 def _scaled(tensor: torch.Tensor, factor: float) -> torch.Tensor:
-    return tensor * factor if tensor.is_floating_point() else tensor
+    return tensor * factor if tensor.is_floating_point() and not _is_mask(tensor) else tensor
+
+
+def _is_mask(tensor: torch.Tensor) -> bool:
+    """Whether a float tensor holds 0 and at most one other number: half of it would be nothing that occurs."""
+    numbers = tensor.unique()
+    return tensor.numel() > 2 and numbers.numel() <= 2 and bool((numbers == 0).any() or (numbers == 1).all())
 
 
 def _split(runner: OnnxRunner, data: object) -> list[Named]:

@@ -130,3 +130,16 @@ def test_the_report_says_everything() -> None:
     assert "no data was given" in data["inputs"]
     assert "b: Exp stays float32: it is steep" in str(report)
     assert report.to_json().startswith("{")
+
+
+def test_masks_are_not_scaled() -> None:
+    text = """g (float[n, 8] x, float[n, 8] m) => (float[n, 8] y) <float one = {1.0}, float fill = {-1e9}> {
+      h = Sub (one, m)
+      b = Mul (h, fill)
+      s = Add (x, b)
+      y = Softmax (s)
+    }"""
+    mask = np.ones((3, 8), np.float32)
+    mask[:, 5:] = 0
+    _, report = converted(text, input_data={"x": rng().normal(size=(3, 8)).astype(np.float32), "m": mask})
+    assert max(o.before for o in report.certificate.outcomes) < 1e-6
