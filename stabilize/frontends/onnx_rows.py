@@ -212,16 +212,17 @@ def _topk(call: Call) -> tuple[Value, Value]:
 
 
 def _softmax(primitive: str, call: Call) -> Value:
-    """Along one axis from opset 13; before, over all axes from `axis` on, flattened."""
+    """Along one axis from opset 13; before, over all axes from `axis` on together."""
     builder, x = call.builder, call.floating()
     axis = call.axis(-1 if call.opset >= 13 else 1, x.type.rank)
-    if call.opset >= 13 or axis == x.type.rank - 1:
-        return builder.make(primitive, x, axis=axis)
-    head, tail = element_count(x.shape, range(axis)), element_count(x.shape, range(axis, x.type.rank))
-    if head is None or tail is None:
-        raise Refused("a flattening softmax of a symbolic shape")
-    flat = builder.make(primitive, builder.make("reshape", x, shape=(head, tail)), axis=1)
-    return builder.make("reshape", flat, shape=x.shape)
+    over = [i for i in range(axis, x.type.rank) if x.shape[i] != 1] if call.opset < 13 else [axis]
+    if len(over) <= 1:
+        return builder.make(primitive, x, axis=over[0] if over else axis)
+    together = element_count(x.shape, range(axis, x.type.rank))
+    if together is None:
+        raise Refused("a softmax over several axes of symbolic sizes")
+    flat = builder.make("reshape", x, shape=(*x.shape[:axis], together))
+    return builder.make("reshape", builder.make(primitive, flat, axis=axis), shape=x.shape)
 
 
 # --- products and losses --------------------------------------------------------------------------------------

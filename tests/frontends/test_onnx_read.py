@@ -109,6 +109,12 @@ def test_softmax_before_opset_13_flattens() -> None:
     assert flat == "reshape(softmax(reshape(x, shape=(2, 12)), axis=1), shape=(2, 3, 4))"
     symbolic = view(graph("y = Softmax <axis = 1> (x)", "float[n, 3, m] x", "float[n, 3, m] y"), 11)
     assert symbolic.outputs[0].op == "opaque"
+    batch = output(graph("y = Softmax <axis = 2> (x)", "float[b, s, 3, 4] x", "float[b, s, 3, 4] y"), 12)
+    assert batch == "reshape(softmax(reshape(x, shape=('b', 's', 12)), axis=2), shape=('b', 's', 3, 4))"
+    pooled = output(graph("y = LogSoftmax <axis = 1> (x)", "float[n, 9, 1, 1] x", "float[n, 9, 1, 1] y"), 11)
+    assert pooled == "log_softmax(x, axis=1)"
+    lone = output(graph("y = Softmax <axis = 1> (x)", "float[n, 1, 1] x", "float[n, 1, 1] y"), 11)
+    assert lone == "softmax(x, axis=1)"
     assert output(graph("y = Softmax <axis = 0> (x)"), 13) == "softmax(x, axis=0)"
 
 
