@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, final, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, cast, final, overload
 
 from stabilize.collector import only_new_objects
 from stabilize.errors import ModelError, UsageError
@@ -107,6 +107,8 @@ def optimize(
         _check_names(request, host)
         rewritten, report = run(host, request, name, progress)
         fixed = rewritten.model()
+        if _is_program(model):
+            _tell_lost_guards(model, request, report, cast("torch.onnx.ONNXProgram", fixed))
     return (fixed, report) if return_report else fixed
 
 
@@ -166,6 +168,8 @@ def lint(
         request = replace(request, ranges={**ranges_of(data), **request.ranges})
         search = Search(seconds, start, lambda: examples_of(host, model, data)) if seconds > 0 else None
         report = lint_host(host, request, name, search, progress)
+        if _is_program(model):
+            _tell_lost_guards(model, request, report)
     return report if folder is None else replace(report, findings=save(report.findings, folder))
 
 
@@ -365,6 +369,25 @@ def _is_plain_module(model: object) -> bool:
     """An nn.Module that is not a graph already."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(model, torch.nn.Module) and not isinstance(model, torch.fx.GraphModule)
+
+
+def _is_program(model: object) -> TypeGuard[torch.onnx.ONNXProgram]:
+    """Whether it holds what an ONNX model was exported from, told without importing the exporter."""
+    return any(
+        (kind.__module__.partition(".")[0], kind.__name__) == ("torch", "ONNXProgram") for kind in type(model).__mro__
+    )
+
+
+def _tell_lost_guards(
+    program: torch.onnx.ONNXProgram, request: Request, report: Report, fixed: torch.onnx.ONNXProgram | None = None
+) -> None:
+    """Add what the exporter deleted to the report. fixed: what the program was rewritten to."""
+    from stabilize.linter.lost_guards import lost_guards, remember
+
+    found = lost_guards(program)
+    report.findings.extend(finding for finding in found if request.wants(finding.code))
+    if fixed is not None:
+        remember(fixed, found)
 
 
 def _check_names(request: Request, host: Host) -> None:

@@ -6,6 +6,7 @@ from stabilize.passes.hazards import (
     beyond_format,
     division_by_zero,
     expanded_distance,
+    guard_lost_in_export,
     indeterminate_form,
     inverse_at_its_end,
     log_of_zero,
@@ -24,4 +25,5 @@ HAZARDS: tuple[Rule, ...] = (
     inverse_at_its_end.RULE,
     unbounded_exponential.RULE,
     quantized_probabilities.RULE,
+    guard_lost_in_export.RULE,
 )
