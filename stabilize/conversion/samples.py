@@ -17,7 +17,7 @@ from stabilize.frontends.onnx_types import numpy_dtype
 
 Named = Mapping[str, torch.Tensor]
 
-#: How many times as large, and as small, inputs are tried: those that have a range, inside it, and others.
+#: How many times as large, and as small, inputs are tried: those that have a range, inside it, and examples.
 _RANGED: Final = 8.0
 _OTHERS: Final = 2.0
 
@@ -49,9 +49,12 @@ def samples_of(runner: OnnxRunner, data: object, ranges: Mapping[str, tuple[floa
     if not any(t.is_floating_point() for t in first.values()):
         return found
     factors = {n: _RANGED if n in ranges else _OTHERS for n in first}
-    larger = {n: _scaled(t, factors[n]) for n, t in first.items()}
+    # data says how large inputs are, where no range does
+    larger = {n: _scaled(t, factors[n]) if data is None or n in ranges else t for n, t in first.items()}
     smaller = {n: _scaled(t, 1 / factors[n]) for n, t in first.items()}
-    found += [Sample("larger", _within(larger, ranges)), Sample("smaller", _within(smaller, ranges))]
+    if any(larger[n] is not first[n] for n in first):
+        found.append(Sample("larger", _within(larger, ranges)))
+    found.append(Sample("smaller", _within(smaller, ranges)))
     return [*found, *_corners(first, ranges)]
 
 
@@ -90,8 +93,8 @@ def _scaled(tensor: torch.Tensor, factor: float) -> torch.Tensor:
 
 def _is_mask(tensor: torch.Tensor) -> bool:
     """Whether a float tensor holds 0 and at most one other number: half of it would be nothing that occurs."""
-    numbers = tensor.unique()
-    return tensor.numel() > 2 and numbers.numel() <= 2 and bool((numbers == 0).any() or (numbers == 1).all())
+    numbers = np.unique(tensor.detach().cpu().double().numpy())
+    return tensor.numel() > 2 and numbers.size <= 2 and bool((numbers == 0).any() or (numbers == 1).all())
 
 
 def _split(runner: OnnxRunner, data: object) -> list[Named]:

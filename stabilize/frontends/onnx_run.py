@@ -96,7 +96,12 @@ class OnnxRunner:
 
     def run_wide(self, arrays: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
         """The outputs of a copy in float64; ModelError when nothing can run that."""
-        return self._wide.run({n: t.double() if t.is_floating_point() else t for n, t in arrays.items()})
+        wide = {n: t.double() if t.is_floating_point() else t for n, t in arrays.items()}
+        try:
+            return self._wide.run(wide)
+        except ModelError:  # some kernels take no float64 and say so only now
+            self._wide.give_up()
+            return self._wide.run(wide)
 
     def recorded(self) -> Example:
         """Random inputs that the model runs on; UsageError when none of those tried are."""
@@ -154,9 +159,14 @@ class _Session:
         """`strict`: what ONNX Runtime calls invalid is refused, rather than given to the reference implementation.
         `rounding`: that is what runs it in any case."""
         self.name = name
+        self._proto, self._folder = proto, folder
         self._outputs = [o.name for o in proto.graph.output]
         runtime = None if rounding else _onnxruntime(proto, name, folder, strict=strict)
         self._run = runtime or _reference(proto, name, folder)
+
+    def give_up(self) -> None:
+        """Let the reference implementation run the model from now on."""
+        self._run = _reference(self._proto, self.name, self._folder)
 
     def run(self, arrays: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
         feeds = {name: _numpy(tensor) for name, tensor in arrays.items()}
