@@ -6,7 +6,9 @@ import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -90,7 +92,7 @@ class NaiveHead(nn.Module):
         self.head = nn.Linear(256, 100)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        e = torch.exp(20 * self.head(self.body(x)))
+        e = torch.exp(60 * self.head(self.body(x)))
         return e / e.sum(-1, keepdim=True)
 
 
@@ -246,4 +248,60 @@ SUBJECTS = (
     ),
     Subject("long statistics", LongMean, lambda g: {"x": floats(g, 2, 4096, 16)}),
     Subject("GRU", Recurrent, lambda g: {"x": floats(g, 4, 40, 32)}),
+)
+
+
+class Named(nn.Module):
+    """The first output of a model of `transformers`, by its keywords."""
+
+    def __init__(self, config: str, model: str, **sizes: int) -> None:
+        super().__init__()
+        library: Any = import_module("transformers")
+        self.model = getattr(library, model)(getattr(library, config)(**sizes))
+        if hasattr(self.model.config, "use_cache"):
+            self.model.config.use_cache = False
+
+    def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
+        return self.model(**inputs)[0]
+
+
+class Text(Named):
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return super().forward(input_ids=input_ids, attention_mask=attention_mask)
+
+
+class Image(Named):
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return super().forward(pixel_values=pixel_values)
+
+
+def text(generator: np.random.Generator) -> Inputs:
+    mask = np.ones((2, 24), np.int64)
+    mask[1, int(generator.integers(12, 22)) :] = 0
+    return {"input_ids": generator.integers(3, 500, (2, 24)), "attention_mask": mask}
+
+
+def image(generator: np.random.Generator) -> Inputs:
+    return {"pixel_values": floats(generator, 2, 3, 64, 64)}
+
+
+_TEXT = {"vocab_size": 500, "hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4}
+_WIDE = _TEXT | {"intermediate_size": 256}
+_GPT = {"vocab_size": 500, "n_embd": 128, "n_layer": 3, "n_head": 4}
+_IMAGE = {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 256}
+
+#: Small random models of `transformers`, where that is installed (the environment of benchmarks/zoo.py).
+PUBLIC = (
+    Subject("BERT", lambda: Text("BertConfig", "BertModel", **_WIDE), text),
+    Subject("GPT-2", lambda: Text("GPT2Config", "GPT2LMHeadModel", **_GPT), text),
+    Subject("Llama", lambda: Text("LlamaConfig", "LlamaForCausalLM", **_WIDE), text),
+    Subject(
+        "Gemma", lambda: Text("GemmaConfig", "GemmaForCausalLM", head_dim=32, num_key_value_heads=4, **_WIDE), text
+    ),
+    Subject(
+        "T5 encoder",
+        lambda: Text("T5Config", "T5EncoderModel", vocab_size=500, d_model=128, num_layers=3, num_heads=4, d_kv=32),
+        text,
+    ),
+    Subject("ViT", lambda: Image("ViTConfig", "ViTModel", image_size=64, patch_size=16, **_IMAGE), image),
 )

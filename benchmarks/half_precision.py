@@ -28,13 +28,15 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import onnx
 import panel_path  # noqa: F401
 import torch
-from half_models import SUBJECTS, Inputs, Subject
+from half_models import PUBLIC, SUBJECTS, Inputs, Subject
+from zoo_models.entry import without_compiled_torchvision
 
 import stabilize
 from stabilize.certification import OnnxShadow
@@ -69,7 +71,9 @@ def _mixed(model: onnx.ModelProto, data: Inputs) -> onnx.ModelProto:
 
 def _runtime(model: onnx.ModelProto, data: Inputs) -> onnx.ModelProto:
     converter: Any = import_module("onnxruntime.transformers.float16")
+    tool: Any = import_module("onnxruntime.transformers.onnx_model")
     found: onnx.ModelProto = converter.convert_float_to_float16(model, keep_io_types=True)
+    tool.OnnxModel(found).topological_sort()  # it leaves that to its callers
     return found
 
 
@@ -89,6 +93,7 @@ class Measured:
     lost_runtime: int | None = None
     lost_rounded: int | None = None
     error: float | None = None
+    compared: int = 0
     wide: int = 0
     casts: int = 0
     size: int = 0
@@ -158,6 +163,7 @@ def measured(
         result.sessions.append(session)
         rounded = Session(emulated(found, types, _TARGET), "the model", None, exact=True)
         result.lost_rounded, result.error = judged(rounded, cases)
+        result.compared = sum(int(np.isfinite(t).sum()) for _, truth in cases for t in truth) - result.lost_rounded
     except StabilizeError as error:
         result.problem = result.problem or str(error)
     return result
@@ -201,7 +207,7 @@ def compared(subject: Subject, verbose: bool) -> list[str]:
             "yes" if m.valid else "no",
             "does not run" if m.lost_runtime is None else str(m.lost_runtime),
             "" if m.lost_rounded is None else str(m.lost_rounded),
-            "" if m.error is None else f"{m.error:.1e}",
+            "" if m.error is None else f"{m.error:.1e}" if m.compared else "nothing left",
             str(m.wide),
             str(m.casts),
             f"{m.size / 1024:.0f}",
@@ -225,9 +231,13 @@ def main() -> None:
     wanted = arguments.models.split(",")
     print("| model | converter | valid | lost, runtime | lost, rounded | error | wide | casts | KiB | time |")
     print("|---|---|---|---:|---:|---:|---:|---:|---:|---:|")
-    for subject in SUBJECTS:
+    without_compiled_torchvision()
+    public = PUBLIC if find_spec("transformers") else ()
+    for subject in (*SUBJECTS, *public):
         if any(part in subject.name for part in wanted):
             print("\n".join(compared(subject, arguments.verbose)), flush=True)
+    if not public:
+        print("\ntransformers is not installed: its models are left out")
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ from typing import Final
 import onnx
 from onnx import NodeProto, helper
 
-from stabilize.conversion.graph import FLOAT, captured, rename_free
+from stabilize.conversion.graph import FLOAT
 from stabilize.conversion.ports import cast_to
 from stabilize.conversion.target import Target
+from stabilize.frontends.onnx_scopes import captured, rename_free
 
 _WIDE: Final = "::wide"
 _RAW: Final = "::raw"

@@ -12,11 +12,12 @@ from typing import Final, final
 import onnx
 from onnx import NodeProto, helper
 
-from stabilize.conversion.graph import FLOAT, Graph, inner_graphs, rename_free
+from stabilize.conversion.graph import FLOAT, Graph
 from stabilize.conversion.plan import Plan
 from stabilize.conversion.ports import attribute_of, cast_to
 from stabilize.conversion.target import Target
 from stabilize.conversion.weights import narrowed, numbers
+from stabilize.frontends.onnx_scopes import inner_graphs, rename_free
 
 #: What a converted model says of itself.
 MARK: Final = "stabilize.converted"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -71,7 +71,7 @@ class OnnxRunner:
             proto = onnx.ModelProto()
             proto.CopyFrom(self.proto)
             onnx.load_external_data_for_model(proto, self.folder or "")
-        return _Session(widened(proto), f"{self.name} in float64", None, strict=False)
+        return _Session(widened(proto), f"{self.name} in float64", None, wide=True)
 
     def sizes(self, name: str) -> list[int | str]:
         """The dimensions of an input: a size, a symbol, or "" for neither."""
@@ -96,12 +96,7 @@ class OnnxRunner:
 
     def run_wide(self, arrays: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
         """The outputs of a copy in float64; ModelError when nothing can run that."""
-        wide = {n: t.double() if t.is_floating_point() else t for n, t in arrays.items()}
-        try:
-            return self._wide.run(wide)
-        except ModelError:  # some kernels take no float64 and say so only now
-            self._wide.give_up()
-            return self._wide.run(wide)
+        return self._wide.run({n: t.double() if t.is_floating_point() else t for n, t in arrays.items()})
 
     def recorded(self) -> Example:
         """Random inputs that the model runs on; UsageError when none of those tried are."""
@@ -154,27 +149,38 @@ class _Session:
     """One model in the runtime that can run it."""
 
     def __init__(
-        self, proto: onnx.ModelProto, name: str, folder: str | None, *, strict: bool = True, rounding: bool = False
+        self, proto: onnx.ModelProto, name: str, folder: str | None, *, wide: bool = False, rounding: bool = False
     ) -> None:
-        """`strict`: what ONNX Runtime calls invalid is refused, rather than given to the reference implementation.
-        `rounding`: that is what runs it in any case."""
+        """`wide`: a model in float64, which is run node by node where ONNX Runtime does not take it as a whole.
+        `rounding`: the reference implementation runs it in any case."""
         self.name = name
-        self._proto, self._folder = proto, folder
         self._outputs = [o.name for o in proto.graph.output]
-        runtime = None if rounding else _onnxruntime(proto, name, folder, strict=strict)
-        self._run = runtime or _reference(proto, name, folder)
-
-    def give_up(self) -> None:
-        """Let the reference implementation run the model from now on."""
-        self._run = _reference(self._proto, self.name, self._folder)
+        runtime = None if rounding else _onnxruntime(proto, name, folder, strict=not wide)
+        self._stepwise = partial(_stepwise, proto, name) if wide else None
+        self._run = runtime or (_reference(proto, name, folder) if self._stepwise is None else self._stepwise())
 
     def run(self, arrays: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
         feeds = {name: _numpy(tensor) for name, tensor in arrays.items()}
         try:
-            results = self._run(self._outputs, feeds)
+            results = self._attempt(feeds)
         except Exception as error:  # runtimes raise types of their own, none of them documented
             raise ModelError(f"{self.name} fails on these inputs: {brief(error)}") from error
         return output_tensors(results, self.name)
+
+    def _attempt(self, feeds: Mapping[str, Any]) -> Any:
+        try:
+            return self._run(self._outputs, feeds)
+        except Exception:  # some kernels find out only now that they take no float64
+            if self._stepwise is None:
+                raise
+            self._run, self._stepwise = self._stepwise(), None
+            return self._run(self._outputs, feeds)
+
+
+def _stepwise(proto: onnx.ModelProto, name: str) -> Any:
+    from stabilize.frontends.onnx_stepwise import Stepwise
+
+    return Stepwise(proto, name).run
 
 
 def _onnxruntime(proto: onnx.ModelProto, name: str, folder: str | None, *, strict: bool) -> Any:
