@@ -50,8 +50,14 @@ NEAR_MISSES = {
     "two products": _attention("add(t, mul(t, 2.0))"),
     "another axis": f"{_SCORES}p = softmax(add(t, F), axis=1)\nreturn matmul(p, v)",
     "no weights": f"{_SCORES}return matmul(add(t, F), v)",
-    "not the left factor": f"{_SCORES}return matmul(transpose(v, perm=(0, 2, 1)), transpose(softmax(add(t, F), axis=2), perm=(0, 2, 1)))",
-    "guarded": f"{_SCORES}p = softmax(add(t, F), axis=2)\nreturn matmul(where(all(eq(add(t, F), -inf), axes=(2,), keepdim=True), 0.0, p), v)",
+    "not the left factor": (
+        f"{_SCORES}p = softmax(add(t, F), axis=2)\n"
+        "return matmul(transpose(v, perm=(0, 2, 1)), transpose(p, perm=(0, 2, 1)))"
+    ),
+    "guarded": (
+        f"{_SCORES}z = add(t, F)\nr = all(eq(z, -inf), axes=(2,), keepdim=True)\n"
+        "return matmul(where(r, 0.0, softmax(z, axis=2)), v)"
+    ),
 }
 
 
