@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, cast, final,
 from stabilize.collector import only_new_objects
 from stabilize.errors import ModelError, UsageError
 from stabilize.formats import is_float
+from stabilize.frontends.onnx_runtimes import PORTABLE, Runtime
 from stabilize.graph.host import Host, input_values
 from stabilize.pipeline import Progress, Request, run
 from stabilize.report import Report
-from stabilize.request import checked, checked_search
+from stabilize.request import checked, checked_runtime, checked_search
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +44,8 @@ def optimize(
     dynamic_shapes: object = ...,
     select: str | Collection[str] | None = ...,
     ignore: str | Collection[str] | None = ...,
+    runtime: str = ...,
+    allow_fast: str | Collection[str] = ...,
     certify: bool = ...,
     return_report: Literal[False] = False,
     progress: Progress | None = ...,
@@ -58,6 +61,8 @@ def optimize(
     dynamic_shapes: object = ...,
     select: str | Collection[str] | None = ...,
     ignore: str | Collection[str] | None = ...,
+    runtime: str = ...,
+    allow_fast: str | Collection[str] = ...,
     certify: bool = ...,
     return_report: Literal[True],
     progress: Progress | None = ...,
@@ -72,6 +77,8 @@ def optimize(
     dynamic_shapes: object = None,
     select: str | Collection[str] | None = None,
     ignore: str | Collection[str] | None = None,
+    runtime: str = "portable",
+    allow_fast: str | Collection[str] = (),
     certify: bool = True,
     return_report: bool = False,
     progress: Progress | None = None,
@@ -88,6 +95,10 @@ def optimize(
     ranges: input name → (lowest, highest) value it takes.
     dynamic_shapes: as for `torch.export.export`, when a module is exported here.
     select, ignore: a rule code or the beginning of one ("STB1"), or several of them, to apply, or not to.
+    runtime: what will run an ONNX model: "portable" (new nodes are of operators that every measured runtime computes
+        well), "onnxruntime" or "openvino" (of those that this one does, and the model's own operators that it computes
+        badly are written in others, STB810), "tensorrt" or "tvm" (not measured: as "portable").
+    allow_fast: operators, like "Sigmoid", that are taken as they are, however the runtime computes them.
     certify: judge each rewrite against arbitrary precision and decline those that are worse anywhere.
     return_report: return `(model, Report)`.
     progress: called with (rewrites so far, rule name) as the run goes on.
@@ -99,11 +110,12 @@ def optimize(
     for an ONNX model without the `onnx` extra.
     """
     request = checked(form, allow, ranges, select, ignore, certify)
-    name = _name(model)
+    target, name = checked_runtime(runtime, allow_fast), _name(model)
+    _check_runtime(model, target)
     if example_inputs is None and _is_plain_module(model):
         return _optimize_lazily(model, request, name, dynamic_shapes, return_report)
     with _alone, only_new_objects():
-        host = open_host(model, example_inputs, dynamic_shapes, _Later(request, name))
+        host = open_host(model, example_inputs, dynamic_shapes, _Later(request, name), target)
         _check_names(request, host)
         rewritten, report = run(host, request, name, progress)
         fixed = rewritten.model()
@@ -326,6 +338,17 @@ def _is_path(model: object) -> bool:
     return isinstance(model, (str, os.PathLike))
 
 
+def _check_runtime(model: object, runtime: Runtime) -> None:
+    """UsageError for a runtime of ONNX models that is to run a model of PyTorch."""
+    from stabilize.frontends.onnx import is_onnx
+
+    if runtime != PORTABLE and not (_is_path(model) or is_onnx(model)):
+        raise UsageError(
+            f"runtime and allow_fast are of ONNX models, and PyTorch runs a {type(model).__name__}: export it, then "
+            "optimize what was exported for the runtime"
+        )
+
+
 def _optimize_lazily(
     model: Any, request: Request, name: str, dynamic_shapes: object, return_report: bool
 ) -> torch.nn.Module:
@@ -416,13 +439,18 @@ def _check_example(host: Host, example_inputs: object) -> None:
 
 
 def open_host(
-    model: object, example_inputs: object = None, dynamic_shapes: object = None, later: _Later | None = None
+    model: object,
+    example_inputs: object = None,
+    dynamic_shapes: object = None,
+    later: _Later | None = None,
+    runtime: Runtime = PORTABLE,
 ) -> Host:
-    """Read `model` with the frontend of its kind. `later`: for what a module captures later."""
+    """Read `model` with the frontend of its kind. `later`: for what a module captures later; `runtime`: what will run
+    an ONNX model."""
     from stabilize.frontends.onnx import is_onnx, open_onnx
 
     if _is_path(model) or is_onnx(model):
-        host = open_onnx(cast(Any, model))
+        host = open_onnx(cast(Any, model), runtime)
         if example_inputs is not None:
             _check_example(host, example_inputs)
         return host

@@ -12,9 +12,11 @@ from typing import Final, TypeAlias, TypeVar, final
 from stabilize.graph.host import Host
 from stabilize.graph.value import Value
 from stabilize.graph.view import Replacement
+from stabilize.passes.coarse_operator import RULE as COARSE
 from stabilize.passes.propose import context, proposals, uncovered
 from stabilize.passes.rule import Options, Proposal
 from stabilize.report import Report
+from stabilize.respell import respelled
 from stabilize.scribe import Scribe
 from stabilize.verify.certificate import Effort, certify_rewrite
 
@@ -59,6 +61,9 @@ def run(
         host = host.patched(replacements)
         if settled:
             break
+    if request.wants(COARSE.code):
+        host, found = respelled(host, model, certify=request.certify)
+        report.extend(found)
     changed: dict[str, Host] = {}
     inside = replace(request, ranges={})  # they name inputs of the model, not of a body
     for name, body in host.bodies().items():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from stabilize.errors import UsageError
+from stabilize.frontends.onnx_runtimes import UNSTABLE, Runtime
 from stabilize.pipeline import Request
 
 FORMS: Final = ("softmax", "collapse-free")
@@ -28,6 +29,23 @@ def checked(form: object, allow: object, ranges: object, select: object, ignore:
         () if ignore is None else _codes("ignore", ignore),
         bool(certify),
     )
+
+
+def checked_runtime(runtime: object, allow_fast: object) -> Runtime:
+    """The runtime that these keywords of `optimize` name; UsageError for an unknown one, or an unknown operator."""
+    name = _one_of("runtime", runtime, tuple(UNSTABLE))
+    names = (allow_fast,) if isinstance(allow_fast, str) else allow_fast
+    if not isinstance(names, Iterable):
+        raise UsageError(f"allow_fast is {allow_fast!r}: give an operator or several, like ['Sigmoid']")
+    known = sorted({operator for table in UNSTABLE.values() for operator in table})
+    fast: set[str] = set()
+    for operator in cast("Iterable[object]", names):
+        if not isinstance(operator, str) or operator not in known:
+            raise UsageError(
+                f"allow_fast {operator!r} is no operator that a runtime computes badly; these are: {', '.join(known)}"
+            )
+        fast.add(operator)
+    return Runtime(name, frozenset(fast))
 
 
 def _one_of(argument: str, given: object, known: tuple[str, ...]) -> str:

@@ -29,7 +29,8 @@ ALLOWED: dict[str, set[str]] = {
     "verify": {"errors", "formats", "graph"},
     "codegen": {"errors", "formats", "graph"},
     "scribe": {"formats", "graph", "records", "passes"},
-    "pipeline": {"errors", "formats", "graph", "report", "frontends", "passes", "verify", "scribe"},
+    "respell": {"errors", "graph", "report", "frontends", "passes", "verify", "scribe"},
+    "pipeline": {"errors", "formats", "graph", "report", "frontends", "passes", "verify", "scribe", "respell"},
     "linter": {
         "errors",
         "files",
@@ -44,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
         "pipeline",
     },
     "certification": {"errors", "formats", "graph", "frontends", "verify"},
-    "request": {"errors", "passes", "pipeline"},
+    "request": {"errors", "frontends", "passes", "pipeline"},
     "conversion": {
         "errors",
         "formats",

@@ -23,6 +23,11 @@ def codes(_context: click.Context, _option: click.Parameter, values: tuple[str, 
     return given or None
 
 
+def operators(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> list[str]:
+    """`--allow-fast Sigmoid,Softplus --allow-fast Elu` as one list."""
+    return [name.strip() for value in values for name in value.split(",")]
+
+
 def ranges_given(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> Ranges | None:
     """`--range x=-50:50 --range y=0:inf` by name; None when the option is absent."""
     ranges: Ranges = {}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from stabilize.cli.common import FOUND, codes, session
+from stabilize.cli.common import FOUND, codes, operators, session
 
 if TYPE_CHECKING:
     from stabilize.cli.jobs import Plan
@@ -38,6 +38,19 @@ if TYPE_CHECKING:
 )
 @click.option("--select", multiple=True, callback=codes, metavar="CODES", help="Only these rules, e.g. STB101,STB3.")
 @click.option("--ignore", multiple=True, callback=codes, metavar="CODES", help="All but these rules.")
+@click.option(
+    "--runtime",
+    default="portable",
+    show_default=True,
+    help="What will run an ONNX model: portable, onnxruntime, openvino, tensorrt or tvm.",
+)
+@click.option(
+    "--allow-fast",
+    multiple=True,
+    callback=operators,
+    metavar="OPERATORS",
+    help="Operators to keep, however the runtime computes them, e.g. Sigmoid,Softplus.",
+)
 @click.option("--no-certify", is_flag=True, help="Apply rewrites without checking each against the oracle.")
 @click.option("--report", "report_file", metavar="FILE.json", help="Write the full report there.")
 @click.pass_context

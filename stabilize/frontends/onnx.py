@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
 
 from stabilize.errors import MissingExtraError, ModelError
+from stabilize.frontends.onnx_runtimes import PORTABLE, Runtime
 from stabilize.graph.host import Host, Piece
 from stabilize.graph.value import Value
 from stabilize.graph.view import Replacement, View
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from stabilize.frontends.onnx_bodies import Inside
+    from stabilize.frontends.onnx_coarse import Coarse
     from stabilize.frontends.onnx_patch import Patcher
     from stabilize.frontends.onnx_piece import Index
     from stabilize.frontends.onnx_read import Reader
@@ -63,8 +65,11 @@ class OnnxHost:
         given: onnx.ModelProto | torch.onnx.ONNXProgram | None,
         name: str,
         inside: Inside | None = None,
+        runtime: Runtime = PORTABLE,
     ) -> None:
-        """`given`: what was read, None for an `ir.Model`; `inside`: where the graph stands if not by itself."""
+        """`given`: what was read, None for an `ir.Model`; `inside`: where the graph stands if not by itself;
+        `runtime`: what will run it."""
+        self.runtime = runtime
         self._model = model
         self._given = given
         self._inside = inside
@@ -110,10 +115,10 @@ class OnnxHost:
         from stabilize.frontends.onnx_patch import Patcher
 
         if self._inside is None:
-            return Patcher(model, self.view, self.opset)
+            return Patcher(model, self.view, self.opset, runtime=self.runtime)
         names = self._inside.names
         initializers = not self._inside.function
-        return Patcher(model, self.view, self.opset, names.copy() if scratch else names, initializers)
+        return Patcher(model, self.view, self.opset, names.copy() if scratch else names, initializers, self.runtime)
 
     def piece(self, names: Sequence[str], targets: Sequence[str]) -> Piece:
         """The nodes that lead from some values to others as a model."""
@@ -143,7 +148,7 @@ class OnnxHost:
             return self
         model = self._model.clone()
         self._patcher(model).apply(replacements)
-        return OnnxHost(model, self._given, self.name, self._inside)
+        return OnnxHost(model, self._given, self.name, self._inside, self.runtime)
 
     def bodies(self) -> dict[str, Host]:
         """Bodies of control flow, and model-local functions. Graphs of other domains' operators are opaque."""
@@ -159,13 +164,13 @@ class OnnxHost:
         names = Names(taken_names(self._model.graph)) if self._inside is None else self._inside.names
         owned = self._model.clone()
         found = {
-            name: OnnxHost(model, None, f"{self.name}/{name}", inside)
+            name: OnnxHost(model, None, f"{self.name}/{name}", inside, self.runtime)
             for name, model, inside in onnx_bodies.taken_out(owned, self._reader, names)
         }
         if functions:
             owned = self._model.clone()
             for label, model, inside in onnx_functions.taken_out(owned, self._reader):
-                found[label] = OnnxHost(model, None, f"{self.name}/{label}", inside)
+                found[label] = OnnxHost(model, None, f"{self.name}/{label}", inside, self.runtime)
         return dict(found)
 
     def with_bodies(self, bodies: Mapping[str, Host]) -> OnnxHost:
@@ -184,7 +189,7 @@ class OnnxHost:
         model = self._model.clone()
         onnx_bodies.put_back(model, inner)
         onnx_functions.put_back(model, functions)
-        return OnnxHost(model, self._given, self.name, self._inside)
+        return OnnxHost(model, self._given, self.name, self._inside, self.runtime)
 
     def model(self) -> onnx.ModelProto | ir.Model | torch.onnx.ONNXProgram:
         """A model of its own, of the kind that was given."""
@@ -204,6 +209,14 @@ class OnnxHost:
     def refusal(self, replacement: Replacement) -> str | None:
         """Why `replacement` cannot be written in this model's opset; None when it can."""
         return self._scratch.refusal(replacement)
+
+    def coarse(self) -> dict[Value, Coarse]:
+        """Values that the runtime computes badly by a node of the graph, with what could be written instead."""
+        from stabilize.frontends.onnx_coarse import coarse
+
+        if not self.runtime.is_measured:
+            return {}
+        return coarse(self._reader.model.graph, self.view, self.runtime, self._scratch.spelling)
 
     def check_whole(self) -> None:
         """ModelError for external data that is not there: without it a model is read as if its numbers were unknown."""
@@ -241,10 +254,10 @@ def opset_of(graph: ir.Graph) -> int:
     return min(imports.get("", imports.get("ai.onnx", OLDEST_OPSET)), 2**31 - 1)
 
 
-def open_onnx(model: OnnxModel) -> OnnxHost:
+def open_onnx(model: OnnxModel, runtime: Runtime = PORTABLE) -> OnnxHost:
     """Read a `ModelProto`, an `onnx_ir.Model`, a `torch.onnx.ONNXProgram` or an `.onnx` file.
 
-    External data is referred to, not loaded.
+    External data is referred to, not loaded. runtime: what will run what is made of it.
 
     ModelError when the file is missing, is no ONNX model, is older than opset 11, or refers to data outside its
     folder; MissingExtraError when onnx is not installed.
@@ -256,18 +269,18 @@ def open_onnx(model: OnnxModel) -> OnnxHost:
     from stabilize.frontends import onnx_files
 
     if isinstance(model, ir.Model):
-        return OnnxHost(_checked(model, "the model"), None, model.graph.name or "model")
+        return OnnxHost(_checked(model, "the model"), None, model.graph.name or "model", None, runtime)
     if isinstance(model, onnx.ModelProto):
         onnx_files.check_locations(model, "the model")
-        return OnnxHost(_deserialized(model, "the model"), model, model.graph.name or "model")
+        return OnnxHost(_deserialized(model, "the model"), model, model.graph.name or "model", None, runtime)
     if not isinstance(model, (str, os.PathLike)):
-        return OnnxHost(_checked(model.model, "the model"), model, model.model.graph.name or "model")
+        return OnnxHost(_checked(model.model, "the model"), model, model.model.graph.name or "model", None, runtime)
     path = os.fspath(model)
     proto = onnx_files.load(path)
     read = _deserialized(proto, path)
     external: Any = ir.external_data
     external.set_base_dir(read.graph, os.path.dirname(os.path.abspath(path)))
-    return OnnxHost(read, proto, path)
+    return OnnxHost(read, proto, path, None, runtime)
 
 
 def _checked(model: ir.Model, name: str) -> ir.Model:

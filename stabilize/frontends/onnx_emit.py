@@ -19,7 +19,7 @@ from stabilize.errors import ShapeError
 from stabilize.formats import is_float
 from stabilize.frontends import onnx_norms
 from stabilize.frontends.onnx_emitter import CannotEmit, Emit, Emitter, Names, Place, Ref
-from stabilize.frontends.onnx_expand import ELEMENTARY, EXPANSIONS, bce_rows, logcumsumexp
+from stabilize.frontends.onnx_expand import EXPANSIONS, bce_rows, log1pexp, logcumsumexp
 from stabilize.frontends.onnx_rows import NOTHING_IGNORED
 from stabilize.frontends.onnx_runtimes import PORTABLE, Runtime
 from stabilize.frontends.onnx_types import numpy_dtype
@@ -63,8 +63,9 @@ def _wide(e: Emitter, v: Value) -> Ref:
     """A value of half precision, computed in float32."""
     b, attrs = e.builder, dict(v.attrs)
     operands = [b.cast(o, "float32") if o.dtype in HALVES else o for o in v.operands]
-    if v.dtype == "bfloat16" and v.op in ELEMENTARY:
-        return e.value(b.cast(ELEMENTARY[v.op](b, *operands, **attrs), v.dtype))
+    if v.dtype == "bfloat16" and v.op in EXPANSIONS:
+        # what runs bfloat16 follows the definitions of the standard, log(eˣ + 1) for Softplus, in float32 too
+        return e.value(b.cast(EXPANSIONS[v.op].build(b, *operands, **attrs), v.dtype))
     return e.value(b.cast(b.make(v.op, *operands, **attrs), v.dtype))
 
 
@@ -305,7 +306,7 @@ def _smoothed(b: Builder, v: Value) -> Value:
 
 def _bce(b: Builder, v: Value) -> Value:
     x, y = v.operands
-    rows = bce_rows(b, x, y, b.make("softplus", b.neg(b.make("abs", x))))
+    rows = bce_rows(b, x, y, log1pexp(b, b.neg(b.make("abs", x))))
     reduction = v.attr("reduction")
     return rows if reduction == "none" else b.reduce(str(reduction), rows, range(rows.type.rank), False)
 

@@ -45,22 +45,35 @@ def expm1(b: Builder, x: Value) -> Value:
     return b.make("where", inside, small, b.apply("sub", b.make("exp", x), 1.0))
 
 
+#: Beyond it 1 − σ(x) is below the roundoff of every format, and its exponential overflows in none that is used here.
+_SATURATED = 60.0
+
+
 def sigmoid(b: Builder, x: Value) -> Value:
-    """[x ≥ 0 ? 1 : e] / (1 + e), e = exp(−|x|): relative accuracy in both tails."""
-    e = b.make("exp", b.make("neg", b.make("abs", x)))
-    top = b.apply("where", b.apply("ge", x, 0.0), b.constant(1.0, x.dtype), e)
-    return b.make("div", top, b.apply("add", e, 1.0))
+    """e/(1 + e), e = exp(min(x, 60)): relative accuracy in both tails, and four passes over the tensor."""
+    e = b.make("exp", b.apply("minimum", x, _SATURATED))
+    return b.make("div", e, b.apply("add", e, 1.0))
 
 
 def softplus(b: Builder, x: Value) -> Value:
-    """max(x, 0) + log1p(exp(−|x|))."""
-    tail = b.make("log1p", b.make("exp", b.make("neg", b.make("abs", x))))
-    return b.make("add", b.apply("maximum", x, 0.0), tail)
+    """max(x, 0) + log(1 + exp(−|x|))."""
+    return b.make("add", b.apply("maximum", x, 0.0), log1pexp(b, b.make("neg", b.make("abs", x))))
+
+
+def log1pexp(b: Builder, x: Value) -> Value:
+    """log(1 + eˣ) for x ≤ 0, as `log1p` but for its clipping: eˣ is in [0, 1].
+
+    max(u, 1) is u: without it OpenVINO takes the logarithm of 1 + eˣ for its SoftPlus, which is wrong below −14.
+    """
+    e = b.make("exp", x)
+    u = b.apply("add", e, 1.0)
+    lost = b.make("div", b.make("sub", e, b.apply("sub", u, 1.0)), u)
+    return b.make("add", b.make("log", b.apply("maximum", u, 1.0)), lost)
 
 
 def logaddexp(b: Builder, x: Value, y: Value) -> Value:
-    """max(x, y) + log1p(exp(−|x − y|))."""
-    return b.make("add", b.make("maximum", x, y), b.make("softplus", _gap(b, x, y)))
+    """max(x, y) + log(1 + exp(−|x − y|))."""
+    return b.make("add", b.make("maximum", x, y), log1pexp(b, _gap(b, x, y)))
 
 
 def _gap(b: Builder, x: Value, y: Value) -> Value:
@@ -101,49 +114,25 @@ def logcumsumexp(b: Builder, x: Value, axis: int) -> Value:
     return value
 
 
-# --- without operators whose definition is naive ----------------------------------------------------------------
-#
-# The standard defines Softplus as log(eˣ + 1), and its reference implementation has LogSoftmax = log(softmax). A
-# runtime without a kernel for a format falls back to those, and no CPU runtime has bfloat16 kernels: in bfloat16
-# these primitives are spelled in elementary operators, evaluated in float32.
-
-
-def _plain_log1pexp(b: Builder, x: Value) -> Value:
-    """log(1 + eˣ) for x ≤ 0."""
-    return b.make("log1p", b.make("exp", x))
-
-
-def _plain_log_sigmoid(b: Builder, x: Value) -> Value:
-    return b.neg(softplus(b, b.neg(x)))
-
-
-def _plain_logaddexp(b: Builder, x: Value, y: Value) -> Value:
-    return b.make("add", b.make("maximum", x, y), _plain_log1pexp(b, _gap(b, x, y)))
-
-
-def _plain_log_softmax(b: Builder, x: Value, axis: int) -> Value:
+def log_softmax(b: Builder, x: Value, axis: int) -> Value:
+    """(x − m) − log Σ exp(x − m)."""
     shifted = b.make("sub", x, b.reduce("max", x, [axis]))
     return b.make("sub", shifted, b.make("log", b.reduce("sum", b.make("exp", shifted), [axis])))
 
 
-def _plain_bce(b: Builder, x: Value, y: Value, reduction: str) -> Value:
-    rows = bce_rows(b, x, y, _plain_log1pexp(b, b.neg(b.make("abs", x))))
-    return rows if reduction == "none" else b.reduce(reduction, rows, range(rows.type.rank), False)
+def norm(b: Builder, x: Value, axes: tuple[int, ...], keepdim: bool) -> Value:
+    """m·√Σ(x/m)², m the largest |x|, held inside the normal range: squares neither overflow nor are all lost."""
+    fmt = FORMATS[x.dtype]
+    top = b.apply("minimum", b.apply("maximum", b.reduce("max", b.make("abs", x), axes), fmt.min_normal), fmt.max)
+    scaled = b.make("div", x, top)
+    root = b.make("sqrt", b.reduce("sum", b.make("mul", scaled, scaled), axes))
+    value = b.make("mul", root, top)
+    return value if keepdim else b.squeeze(value, axes)
 
 
 def bce_rows(b: Builder, x: Value, y: Value, tail: Value) -> Value:
     """max(x, 0) − x·y + tail, tail = log(1 + exp(−|x|)): the difference is exact where it would cancel (y = 1)."""
     return b.make("add", b.make("sub", b.apply("maximum", x, 0.0), b.make("mul", x, y)), tail)
-
-
-#: primitive → its spelling in elementary primitives, called with operands and attributes.
-ELEMENTARY: dict[str, Callable[..., Value]] = {
-    "softplus": softplus,
-    "log_sigmoid": _plain_log_sigmoid,
-    "logaddexp": _plain_logaddexp,
-    "log_softmax": _plain_log_softmax,
-    "bce_with_logits": _plain_bce,
-}
 
 
 def _of_log1p(root: Value) -> tuple[Value, ...] | None:
@@ -164,7 +153,7 @@ def _of_expm1(root: Value) -> tuple[Value, ...] | None:
 
 def _of_sigmoid(root: Value) -> tuple[Value, ...] | None:
     match root.operands[0]:
-        case Value(op="where", operands=(Value(op="ge", operands=(x, _)), _, _)):
+        case Value(op="exp", operands=(Value(op="minimum", operands=(x, _)),)):
             return (x,)
         case _:
             return None
@@ -194,8 +183,16 @@ def _of_xlogy(root: Value) -> tuple[Value, ...] | None:
             return None
 
 
-def _of_plain_log_softmax(root: Value) -> tuple[Value, ...] | None:
+def _of_log_softmax(root: Value) -> tuple[Value, ...] | None:
     return root.operands[0].operands[:1] if root.operands[0].op == "sub" and root.operands[1].op == "log" else None
+
+
+def _of_norm(root: Value) -> tuple[Value, ...] | None:
+    match root.operands[0]:
+        case Value(op="sqrt", operands=(Value(op="sum", operands=(Value(op="mul", operands=(scaled, _)),)),)):
+            return scaled.operands[:1] if scaled.op == "div" else None
+        case _:
+            return None
 
 
 def _no_attributes(root: Value) -> dict[str, Attr]:
@@ -232,6 +229,8 @@ EXPANSIONS: dict[str, Expansion] = {
         Expansion("expm1", "where", expm1, _of_expm1),
         Expansion("sigmoid", "div", sigmoid, _of_sigmoid),
         Expansion("logsumexp", "add", logsumexp, _of_logsumexp, _summed_axes),
+        Expansion("log_softmax", "sub", log_softmax, _of_log_softmax, _summed_axis),
+        Expansion("norm", "mul", norm, _of_norm, _summed_axes),
         Expansion("xlogy", "mul", xlogy, _of_xlogy),
         Expansion("log_ndtr", "where", onnx_erfc.log_ndtr, onnx_erfc.operand),
         Expansion("erfcx", "where", onnx_erfc.erfcx, onnx_erfc.operand),
@@ -239,13 +238,8 @@ EXPANSIONS: dict[str, Expansion] = {
     )
 }
 
-_PLAIN = (
-    Expansion("logaddexp", "add", _plain_logaddexp, _of_logaddexp),
-    Expansion("log_softmax", "sub", _plain_log_softmax, _of_plain_log_softmax, _summed_axis),
-)
-
 _BY_ROOT: dict[str, list[Expansion]] = {}
-for _each in (*EXPANSIONS.values(), *_PLAIN):
+for _each in EXPANSIONS.values():
     _BY_ROOT.setdefault(_each.root, []).append(_each)
 
 

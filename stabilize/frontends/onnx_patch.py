@@ -14,6 +14,7 @@ import onnx_ir as ir
 from stabilize.errors import ModelError
 from stabilize.frontends.onnx_emit import ROWS
 from stabilize.frontends.onnx_emitter import CannotEmit, Emitter, Names, Place
+from stabilize.frontends.onnx_runtimes import PORTABLE, Runtime
 from stabilize.frontends.onnx_types import conflict
 from stabilize.graph.build import Builder
 from stabilize.graph.value import Value
@@ -28,7 +29,13 @@ class Patcher:
     """
 
     def __init__(
-        self, model: ir.Model, view: View, opset: int, names: Names | None = None, initializers: bool = True
+        self,
+        model: ir.Model,
+        view: View,
+        opset: int,
+        names: Names | None = None,
+        initializers: bool = True,
+        runtime: Runtime = PORTABLE,
     ) -> None:
         self._graph = model.graph
         self._initializers = initializers and model.ir_version >= 4
@@ -41,7 +48,7 @@ class Patcher:
         self._symbols = _symbols(view)
         place = Place("", {}, lambda _: None, lambda _: None)
         own = frozenset(name for domain, name, _ in model.functions if domain == "")
-        self._emitter = Emitter(view.builder, opset, self._names, ROWS, place, own)
+        self._emitter = Emitter(view.builder, opset, self._names, ROWS, place, own, runtime)
         for value in (*self._graph.inputs, *self._graph.initializers.values()):
             self._record(value, -1)
         for position, node in enumerate(self._graph):
@@ -99,16 +106,23 @@ class Patcher:
             return str(error)
         return None
 
+    def spelling(self, value: Value) -> list[str]:
+        """The operators that `value` would be written in, without writing it; ModelError where it cannot be."""
+        (name, placed), *_ = self._placed([Replacement(value, value)])
+        return [node.op_type for node in self._emit(name, placed)[1]]
+
     def _emit(self, name: str, replacement: Replacement) -> tuple[ir.Value, list[ir.Node]]:
-        """The host value of the new expression, and the nodes made for it."""
+        """The host value of the new expression, and the nodes made for it. Of a value that is replaced by itself, those
+        that the emitter writes now."""
         producer, position = self._by_name[name].producer(), self._position[name]
+        anew = replacement.old if replacement.old is replacement.new else None
         assert producer is not None, "placed at a node"
         prefix = producer.name or name
         self._emitter.nodes = []
         self._emitter.place = Place(
             prefix,
             _text(producer.metadata_props),
-            lambda value: self._available(value, position),
+            lambda value: None if value is anew else self._available(value, position),
             lambda symbol: self._dimension(symbol, position),
         )
         try:

@@ -77,6 +77,11 @@ class OnnxRunner:
         """The dimensions of an input: a size, a symbol, or "" for neither."""
         return self._type(name)[1]
 
+    @property
+    def in_runtime(self) -> bool:
+        """Whether ONNX Runtime runs the model, rather than the reference implementation."""
+        return self._session.in_runtime
+
     def check(self, arrays: Mapping[str, torch.Tensor]) -> None:
         """UsageError when a tensor has not the type or rank of its input."""
         for name, tensor in arrays.items():
@@ -156,6 +161,7 @@ class _Session:
         self.name = name
         self._outputs = [o.name for o in proto.graph.output]
         runtime = None if rounding else _onnxruntime(proto, name, folder, strict=not wide)
+        self.in_runtime = runtime is not None
         self._stepwise = partial(_stepwise, proto, name) if wide else None
         self._run = runtime or (_reference(proto, name, folder) if self._stepwise is None else self._stepwise())
 

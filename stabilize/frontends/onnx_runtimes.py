@@ -26,6 +26,9 @@ UNSTABLE: Final[Mapping[str, Mapping[str, Collection[str]]]] = dict.fromkeys(
     ("portable", "onnxruntime", "openvino", "tensorrt", "tvm"), _PORTABLE
 )
 
+#: Runtimes whose operators were measured by themselves.
+MEASURED: Final = ("onnxruntime", "openvino")
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -33,18 +36,27 @@ class Runtime:
     """What a model will run in.
 
     name: a key of `UNSTABLE`. fast: operators that are taken as they are, however the runtime computes them.
+    avoided: operators, each in one format, that are not used besides those of the table.
     """
 
     name: str = "portable"
     fast: frozenset[str] = frozenset()
+    avoided: frozenset[tuple[str, str]] = frozenset()
 
     def __post_init__(self) -> None:
         if self.name not in UNSTABLE:
             raise UsageError(f"runtime {self.name!r} is not one of {', '.join(UNSTABLE)}")
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether the table says what this runtime computes, rather than what every measured one computes well."""
+        return self.name in MEASURED
+
     def computes(self, op_type: str, dtype: str) -> bool:
         """Whether the operator of the default domain is computed stably on tensors of `dtype`."""
-        return op_type in self.fast or dtype not in UNSTABLE[self.name].get(op_type, ())
+        if op_type in self.fast:
+            return True
+        return dtype not in UNSTABLE[self.name].get(op_type, ()) and (op_type, dtype) not in self.avoided
 
 
 PORTABLE: Final = Runtime()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TypedDict
 
-from stabilize.request import checked
+from stabilize.request import checked, checked_runtime
 
 
 class Keywords(TypedDict, total=False):
@@ -16,6 +16,8 @@ class Keywords(TypedDict, total=False):
     ranges: Mapping[str, tuple[float, float]] | None
     select: str | Collection[str] | None
     ignore: str | Collection[str] | None
+    runtime: str
+    allow_fast: str | Collection[str]
     certify: bool
 
 
@@ -29,3 +31,4 @@ def check(keywords: Keywords) -> None:
         keywords.get("ignore"),
         keywords.get("certify", True),
     )
+    checked_runtime(keywords.get("runtime", "portable"), keywords.get("allow_fast", ()))

@@ -96,13 +96,23 @@ Run: TypeAlias = "tuple[torch.Tensor, list[torch.Tensor]]"
 
 @final
 class Trial:
-    """Both expressions of a problem on one family."""
+    """Both expressions of a problem on one family.
 
-    def __init__(self, problem: Problem, nature: Nature, family: Family, oracle: Oracle) -> None:
+    results: of both, where a runtime computed them; without them torch does.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        nature: Nature,
+        family: Family,
+        oracle: Oracle,
+        results: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> None:
         self.problem, self.nature, self.family = problem, nature, family
-        self.before = self._run([problem.old])
-        self.after = self._run([problem.new])
         self.truth: Truth = (ArbTruth if oracle == "arb" else ShadowTruth)(problem, family.tensors)
+        self.before: Run = self._run([problem.old]) if results is None else (results[0], [])
+        self.after: Run = self._run([problem.new]) if results is None else (results[1], [])
         self.analysis = self._analysis()
 
     def _run(self, roots: Sequence[Value]) -> Run:
