@@ -1,15 +1,15 @@
-"""What runtimes compute: the worst error of ONNX operators in ulps, per runtime and format, against arbitrary precision.
+"""What runtimes compute: the worst error of ONNX operators in ulps, per format, against arbitrary precision.
 
     pip install openvino                                    # a runtime that is not installed is named, and left out
     python benchmarks/runtime_accuracy.py                   # every operator in every format: some minutes on one core
     python benchmarks/runtime_accuracy.py --operator Sigmoid --dtype float32
-    python benchmarks/runtime_accuracy.py --json benchmarks/runtime_accuracy.json    # what docs/runtimes.md is made of
-    python benchmarks/runtime_accuracy.py --from benchmarks/runtime_accuracy.json    # its tables, nothing is run
+    python benchmarks/runtime_accuracy.py --json benchmarks/runtime_accuracy.json
+    python benchmarks/runtime_accuracy.py --from benchmarks/runtime_accuracy.json    # docs/runtimes.md; nothing is run
 
 Each operator is a model of one node, run on a whole format (16 bits) or on a dense sweep of it: evenly over the bit
 patterns from −inf to +inf, besides around zeros, poles, branch points and saturations; reductions and normalisations on
-rows that overflow, cancel, are masked or tiny. The truth is the formula in ball arithmetic. Beside the operator stands what
-`stabilize` writes where it may not use it.
+rows that overflow, cancel, are masked or tiny. The truth is the formula in ball arithmetic. Beside the operator stands
+what `stabilize` writes where it may not use it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,10 @@ import panel_path  # noqa: F401
 from runtime_cases import ALL
 from runtime_measure import Result, measured
 from runtime_runners import SETTINGS, Setting
+from runtime_table import LIKE, markdown
 
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 POINTS = {"float16": 1 << 16, "bfloat16": 1 << 16, "float32": 1 << 14, "float64": 1 << 14}
-
-#: Settings that say nothing beside another where they agree with it.
-_LIKE = {"ONNX Runtime, no optimisation": "ONNX Runtime", "OpenVINO": "OpenVINO, f32"}
 
 
 def present(settings: Sequence[Setting]) -> list[Setting]:
@@ -47,7 +45,7 @@ def document(results: Sequence[Result], settings: Sequence[Setting], points: dic
     found = {(r.op, r.dtype, r.composed, r.setting): _rounded(r.to_dict()) for r in results}
 
     def like(key: tuple[str, str, bool, str]) -> bool:
-        other = found.get((*key[:3], _LIKE.get(key[3], "")))
+        other = found.get((*key[:3], LIKE.get(key[3], "")))
         return other is not None and {**other, "setting": key[3]} == found[key]
 
     return {
@@ -82,8 +80,6 @@ def main() -> None:
         lines = ",\n".join(json.dumps(r) for r in found["results"])
         head = json.dumps({k: v for k, v in found.items() if k != "results"})
         given.json.write_text(f'{head[:-1]}, "results": [\n{lines}\n]}}\n')
-    from runtime_table import markdown
-
     print(markdown(found))
 
 

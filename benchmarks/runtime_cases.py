@@ -26,7 +26,6 @@ Formula: TypeAlias = Callable[..., Value]
 
 #: Elements of a row that is reduced, and the kinds of inputs that an operator takes.
 WIDTH = 32
-OPSET = 25
 
 
 @dataclass(frozen=True)
@@ -34,9 +33,11 @@ class Case:
     """One operator with its attributes.
 
     formula: its value in the vocabulary, given the builder and operands: what the oracle evaluates. kind: "unary",
-    "binary", "rows" (reduced along the last axis) or "channels" (rows of one channel). scale: what its errors are relative to where that is larger than
-    the result: the size of the terms of a sum that may cancel. more: further operands of a row, made from its shape.
-    axes: the second input of reductions. spelled: the primitive whose emission is measured in place of an operator.
+    "binary", "rows" (reduced along the last axis) or "channels" (rows of one channel). scale: what its errors are
+    relative to where that is larger than the result: the size of the terms of a sum that may cancel. more: further
+    operands of a row, made from its shape. axes: the second input of reductions. spelled: the primitive whose emission
+    is measured, where no operator is it. infinite: whether rows with +inf are tried: beside one, a softmax is NaN by
+    any shift.
     """
 
     op: str
@@ -80,9 +81,9 @@ class Case:
         rules = [self.formula, *([] if self.scale is None else [self.scale])]
         return builder, leaves, [rule(builder, *leaves) for rule in rules]
 
-    def model(self, tensors: Sequence[torch.Tensor]) -> onnx.ModelProto | None:
-        """A model of one node of the operator; None for what is no operator."""
-        if self.spelled is not None:
+    def model(self, tensors: Sequence[torch.Tensor], opset: int) -> onnx.ModelProto | None:
+        """A model of one node of the operator; None for what is no operator of the opset."""
+        if self.spelled is not None or not onnx.defs.has(self.op, opset, ""):
             return None
         inputs = [_value(f"x{i}", t) for i, t in enumerate(tensors)]
         nodes: list[ir.Node] = []
@@ -93,12 +94,14 @@ class Case:
             weights.append(ir.Value(name="axes", const_value=tensor))
         node = ir.node(self.op, [*given, *weights], attributes=dict(self.attributes))
         node.outputs[0].type = ir.TensorType(given[0].dtype or ir.DataType.FLOAT)
-        return _model(inputs, [*nodes, node], weights, node.outputs[0])
+        return _model(inputs, [*nodes, node], weights, node.outputs[0], opset)
 
-    def composed(self, tensors: Sequence[torch.Tensor], runtime: str) -> onnx.ModelProto | None:
-        """A model of what the emitter writes where it may not use the operator, in half precision not in that; None when
-        there is nothing else."""
-        model = self.model(tensors)
+    def composed(self, tensors: Sequence[torch.Tensor], runtime: str, opset: int) -> onnx.ModelProto | None:
+        """A model of what the emitter writes where it may not use the operator in this format; None where there is
+        nothing else."""
+        model = self.model(tensors, opset)
+        if model is None and self.spelled is None:
+            return None
         inputs = [_value(f"x{i}", t) for i, t in enumerate(tensors)]
         nodes: list[ir.Node] = []
         given = _narrow(inputs, nodes)
@@ -111,7 +114,7 @@ class Case:
             root = root.operands[0] if root.op == "cast" else root
             hosts = {view.bindings[v.name or ""]: v for v in given if v.name in view.bindings}
         emitter = Emitter(
-            builder, OPSET, Names(v.name or "" for v in given), ROWS, Place("m", {}, hosts.get, lambda _: None),
+            builder, opset, Names(v.name or "" for v in given), ROWS, Place("m", {}, hosts.get, lambda _: None),
             runtime=Runtime(runtime, avoided=frozenset({(self.op, str(tensors[0].dtype).removeprefix("torch."))})),
         )  # fmt: skip
         try:
@@ -121,7 +124,7 @@ class Case:
         half = tensors[0].dtype in (torch.float16, torch.bfloat16)
         if not half and any(node.op_type == self.op for node in emitter.nodes):
             return None
-        return _model(inputs, [*nodes, *emitter.nodes], emitter.initializers, result)
+        return _model(inputs, [*nodes, *emitter.nodes], emitter.initializers, result, opset)
 
 
 def _narrow(inputs: list[ir.Value], nodes: list[ir.Node]) -> list[ir.Value]:
@@ -135,11 +138,13 @@ def _narrow(inputs: list[ir.Value], nodes: list[ir.Node]) -> list[ir.Value]:
     return given
 
 
-def _model(inputs: list[ir.Value], nodes: list[ir.Node], weights: list[ir.Value], result: ir.Value) -> onnx.ModelProto:
+def _model(
+    inputs: list[ir.Value], nodes: list[ir.Node], weights: list[ir.Value], result: ir.Value, opset: int
+) -> onnx.ModelProto:
     """The whole model; a result in bfloat16 leaves it as float32."""
     if result.dtype == ir.DataType.BFLOAT16:
         result = _cast(nodes, result, ir.DataType.FLOAT)
-    graph = ir.Graph(inputs, [result], nodes=nodes, initializers=weights, opset_imports={"": OPSET}, name="case")
+    graph = ir.Graph(inputs, [result], nodes=nodes, initializers=weights, opset_imports={"": opset}, name="case")
     return ir.serde.serialize_model(ir.Model(graph, ir_version=10))
 
 
@@ -342,6 +347,12 @@ def _exponents(b: Builder, x: Value) -> Value:
     return b.apply("maximum", b.make("abs", _along("max", b, x)), 1.0)
 
 
+def _cancelled(b: Builder, x: Value) -> Value:
+    """Of the logarithm of a sum: the relative error of the sum is an absolute one of the result."""
+    quotient = b.make("div", _size_of_terms("sum", b, x), b.make("abs", _along("sum", b, x)))
+    return b.apply("maximum", quotient, 1.0)
+
+
 def _softmax_scale(b: Builder, x: Value) -> Value:
     """A softmax has the relative error of its exponents' differences from the maximum: y·(1 + m − x)."""
     gap = b.make("sub", _along("max", b, x), x)
@@ -418,8 +429,7 @@ ROW = (
     Case("ReduceL1", partial(_size_of_terms, "sum"), "rows", axes=_LAST),
     Case("ReduceL2", partial(_along, "norm"), "rows", axes=_LAST),
     Case("ReduceSumSquare", lambda b, x: _along("sum", b, _square(b, x)), "rows", axes=_LAST),
-    Case("ReduceLogSum", lambda b, x: b.make("log", _along("sum", b, x)), "rows", axes=_LAST,
-         scale=lambda b, x: b.apply("maximum", b.make("div", _size_of_terms("sum", b, x), b.make("abs", _along("sum", b, x))), 1.0)),
+    Case("ReduceLogSum", lambda b, x: b.make("log", _along("sum", b, x)), "rows", axes=_LAST, scale=_cancelled),
     Case("ReduceLogSumExp", partial(_along, "logsumexp"), "rows", axes=_LAST, scale=_exponents),
     Case("Softmax", lambda b, x: b.make("softmax", x, axis=1), "rows", {"axis": -1}, _softmax_scale,
          infinite=False),

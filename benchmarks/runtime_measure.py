@@ -19,6 +19,8 @@ from stabilize.verify.oracle import evaluate
 
 #: Results this close to the least normal number are counted with the subnormal ones: kernels scale by powers of two.
 _MARGIN = 4.0
+#: A format whose subnormal numbers are normal in the one that it is computed in: they count like others.
+_INSIDE = "float16"
 
 #: Numbers whose truth is computed together: precision is raised for all of them at once.
 CHUNK = 1024
@@ -61,7 +63,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Problem:
-    """A case in one format with its inputs and the exact results: float64 arrays of the rounded truth beside objects."""
+    """A case in one format with its inputs, the exact results, and what errors are relative to where that is larger."""
 
     case: Case
     dtype: str
@@ -87,8 +89,8 @@ class Problem:
     def judged(self, setting: Setting) -> list[Result]:
         """The operator and what may be written instead, run and compared."""
         models = (
-            self.case.model(self.tensors),
-            self.case.composed(self.tensors, setting.runtime or "portable"),
+            self.case.model(self.tensors, setting.opset),
+            self.case.composed(self.tensors, setting.runtime or "portable", setting.opset),
         )
         return [self._judged(setting, model, composed) for composed, model in enumerate(models) if model is not None]
 
@@ -111,7 +113,8 @@ class Problem:
         numbers = computed.double().numpy()
         ulps = errors.ulps if self.scale is None else _against(errors.absolute, truth, self.scale, fmt)
         plain = self._plain(fmt)
-        normal = plain & ((np.abs(truth) >= _MARGIN * fmt.min_normal) | (truth == 0)) & errors.known
+        least = fmt.tiny if self.dtype == _INSIDE else _MARGIN * fmt.min_normal
+        normal = plain & ((np.abs(truth) >= least) | (truth == 0)) & errors.known
         confused, finite = np.isinf(ulps), np.isfinite(ulps) & errors.known
         found: dict[str, Any] = {"points": int(errors.known.sum())}
         found["worst"], found["at"] = self._worst(np.where(normal & finite, ulps, -1.0))
@@ -133,6 +136,8 @@ class Problem:
         for tensor in self.tensors:
             if not tensor.is_floating_point() or len(tensor) != len(self.exact):
                 continue
+            if self.dtype == _INSIDE:
+                break
             size = tensor.double().abs().numpy()
             plain = (size == 0) | ~(size < fmt.min_normal)
             found &= plain if plain.shape == found.shape else plain.all(-1, keepdims=plain.ndim == found.ndim)

@@ -20,12 +20,14 @@ class Unsupported(Exception):
 
 @dataclass(frozen=True)
 class Setting:
-    """A runtime with its options. `runtime`: its name in the product's table, "" for one that is only compared."""
+    """A runtime with its options. `runtime`: its name in the product's table, "" for one that is only compared;
+    `opset`: of the models that it is given."""
 
     name: str
     package: str
     runtime: str
     run: Runner
+    opset: int = 25
 
     @property
     def version(self) -> str | None:
@@ -89,6 +91,7 @@ def _reference(model: onnx.ModelProto, tensors: Sequence[torch.Tensor]) -> torch
 SETTINGS: tuple[Setting, ...] = (
     Setting("ONNX Runtime", "onnxruntime", "onnxruntime", _onnxruntime(optimised=True)),
     Setting("ONNX Runtime, no optimisation", "onnxruntime", "onnxruntime", _onnxruntime(optimised=False)),
+    Setting("ONNX Runtime, opset 18", "onnxruntime", "onnxruntime", _onnxruntime(optimised=True), 18),
     Setting("OpenVINO, f32", "openvino", "openvino", _openvino(INFERENCE_PRECISION_HINT="f32")),
     Setting("OpenVINO", "openvino", "", _openvino()),
     Setting("onnx.reference", "onnx", "", _reference),

@@ -18,9 +18,9 @@ _BITS = {
 #: Zeros, poles, branch points and saturations of the functions in use; what a format makes of its own is added.
 PLACES = (
     0.0, 1e-8, 1e-4, 0.1, 0.25, 1 / 3, 0.5, math.log(2), 0.8, 0.9, 0.99, 1.0, 1.01, math.sqrt(2), 1.5, math.pi / 2, 2.0,
-    2.5, math.e, 3.0, math.pi, 3.92, 4.0, 4.5, 5.0, 3 * math.pi / 2, 2 * math.pi, 7.9, 9.0, 10.0, 12.0, 13.29, 16.0, 17.0, 17.33,
-    18.0, 20.0, 27.3, 36.74, 37.4, 44.4, 65.0, 86.6, 87.34, 88.03, 88.38, 88.73, 100 * math.pi, 103.3, 103.98, 105.0,
-    708.4, 709.8, 745.2, 746.0, 1e4, 65504.0, 1e6 * math.pi,
+    2.5, math.e, 3.0, math.pi, 3.92, 4.0, 4.5, 5.0, 3 * math.pi / 2, 2 * math.pi, 7.9, 9.0, 10.0, 12.0, 13.29, 16.0,
+    17.0, 17.33, 18.0, 20.0, 27.3, 36.74, 37.4, 44.4, 65.0, 86.6, 87.34, 88.03, 88.38, 88.73, 100 * math.pi, 103.3,
+    103.98, 105.0, 708.4, 709.8, 745.2, 746.0, 1e4, 65504.0, 1e6 * math.pi,
 )  # fmt: skip
 
 #: Spans that are tried evenly in the number itself, not in its logarithm.
@@ -60,8 +60,8 @@ def pairs(dtype: str, points: int) -> tuple[torch.Tensor, torch.Tensor]:
     fmt, draw = FORMATS[dtype], generator("pairs", dtype)
     line = sweep(dtype, min(points, 1 << 13))[:-1]
     special = torch.tensor(
-        [0.0, 1.0, -1.0, 2.0, -2.0, 0.5, 3.0, -0.5, 88.0, fmt.max, -fmt.max, fmt.tiny, fmt.min_normal, math.inf, -math.inf,
-         math.nan],
+        [0.0, 1.0, -1.0, 2.0, -2.0, 0.5, 3.0, -0.5, 88.0, fmt.max, -fmt.max, fmt.tiny, fmt.min_normal, math.inf,
+         -math.inf, math.nan],
         dtype=torch.float64,
     ).to(line.dtype)  # fmt: skip
     left, right = torch.meshgrid(special, special, indexing="ij")

@@ -5,9 +5,9 @@ Finds operators of an ONNX file that the runtime it is for computes badly, thoug
 `runtime=` names a runtime that was measured.
 
 ## Why it is unstable
-A runtime's kernel may trade its tails for speed. Sigmoid of ONNX Runtime is exactly 0 from x = −18 down and not monotone
-at −17 in float32; Softplus of OpenVINO is wrong by more than its size below −14. What is computed from them (a logarithm,
-a product with a large number) is lost, and no other tool sees it: the graph is the same in every runtime.
+A runtime's kernel may trade its tails for speed. Sigmoid of ONNX Runtime is exactly 0 from x = −18 down and not
+monotone at −17 in float32; Softplus of OpenVINO is wrong by more than its size below −14. What is computed from them (a
+logarithm, a product with a large number) is lost, and no other tool sees it: the graph is the same in every runtime.
 
 ## Example
     Sigmoid(x)

@@ -41,7 +41,7 @@ def respelled(host: _Host, model: str, *, certify: bool) -> tuple[_Host, Report]
     scribe, decided = Scribe(host.view), dict[object, Certificate | None]()
     accepted: list[Value] = []
     for value, coarse in found.items():
-        message = f"{_TOLD[host.runtime.name]} computes {coarse.op_type} badly in {value.dtype}"
+        message = f"{_TOLD[host.runtime.name]} has no good kernel for {coarse.op_type} in {value.dtype}"
         proposal = RULE.proposal(value, value, message=message)
         certificate = _certificate(host, coarse, decided) if certify else None
         if certify and certificate is None:

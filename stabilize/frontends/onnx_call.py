@@ -56,7 +56,8 @@ class Call(NamedTuple):
         return self.node.attributes.get_int(name, default)
 
     def float_attr(self, name: str, default: float) -> float:
-        return self.node.attributes.get_float(name, default)
+        """A float attribute. Defaults are binary32 like what a file holds: 0.01 is 0.00999999977…"""
+        return float(np.float32(self.node.attributes.get_float(name, default)))
 
     def str_attr(self, name: str, default: str) -> str:
         return self.node.attributes.get_string(name, default)

@@ -258,7 +258,7 @@ def _class_loss(op_type: str, e: Emitter, v: Value) -> Ref:
         return e.value(_smoothed(e.builder, v))
     if x.type.rank < 2:
         return e.value(_single_row(e.builder, v))
-    if v.op == "cross_entropy" and v.dtype == "bfloat16":
+    if v.op == "cross_entropy" and not e.computes(op_type, v.dtype):
         return e.value(_two_steps(e.builder, v))
     operands = [e.value(o) for o in v.operands]
     if operands[1].type.dtype not in ("int32", "int64"):
@@ -374,7 +374,7 @@ ROWS: dict[str, Emit] = {
     "any": _rule(partial(_truth, "max")),
     "all": _rule(partial(_truth, "min")),
     "argmax": _argmax,
-    "cumsum": partial(_scan, "CumSum"),
+    "cumsum": partial(_native, "CumSum", partial(_scan, "CumSum")),
     "cumprod": partial(_scan, "CumProd"),
     "logcumsumexp": partial(_lowered_wide, _logcumsumexp),
     "topk_values": partial(_topk, 0),

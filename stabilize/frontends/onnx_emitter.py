@@ -128,6 +128,11 @@ class Emitter:
                 self._spell(pending)
         return self._found(value) or self._spell(value)
 
+    def forget(self) -> None:
+        """What was made so far is made again where it is needed: nodes that were only tried stand in no graph."""
+        self._made.clear()
+        self._shared.clear()
+
     def _found(self, value: Value) -> Ref | None:
         if value in self._made:
             return self._made[value]

@@ -109,6 +109,7 @@ class Patcher:
     def spelling(self, value: Value) -> list[str]:
         """The operators that `value` would be written in, without writing it; ModelError where it cannot be."""
         (name, placed), *_ = self._placed([Replacement(value, value)])
+        self._emitter.forget()
         return [node.op_type for node in self._emit(name, placed)[1]]
 
     def _emit(self, name: str, replacement: Replacement) -> tuple[ir.Value, list[ir.Node]]:
