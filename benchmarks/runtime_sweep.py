@@ -99,19 +99,19 @@ def rows(dtype: str, points: int, width: int) -> tuple[list[str], torch.Tensor]:
         "tiny": normal() * (fmt.min_normal * 64),
         "peak": peak,
         "masked": masked,
-        "special": _special(width),
+        "special": _special(width, 1.4 * fmt.exp_underflow),
     }
     names = [name for name, block in families.items() for _ in block]
     return names, torch.cat(list(families.values())).to(_torch(dtype))
 
 
-def _special(width: int) -> torch.Tensor:
-    """Zeros, ones, all −inf, one number among −inf (last, then first), one NaN, one +inf."""
+def _special(width: int, deep: float) -> torch.Tensor:
+    """Zeros, ones, all −inf, one deep number among −inf (last, then first), one NaN, one +inf."""
     table = torch.zeros(7, width, dtype=torch.float64)
     table[1] = 1.0
     table[2:5] = -math.inf
-    table[3, -1] = -144.0
-    table[4, 0] = -144.0
+    table[3, -1] = deep
+    table[4, 0] = deep
     table[5, 1] = math.nan
     table[6, 1] = math.inf
     return table

@@ -133,6 +133,8 @@ def lint(
     dynamic_shapes: object = None,
     select: str | Collection[str] | None = None,
     ignore: str | Collection[str] | None = None,
+    runtime: str = "portable",
+    allow_fast: str | Collection[str] = (),
     budget: float = 60.0,
     witness_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
@@ -146,6 +148,7 @@ def lint(
     input_data: data that the model will be run on, in any form of example inputs: inputs of which no range is given
         take the values that it spans. Without ranges and data, inputs are taken to be any numbers for a warning and
         between ±1e4 for a witness.
+    runtime, allow_fast: as for `optimize`: operators that the runtime, where it was measured, computes badly are told.
     budget: seconds to look for witnesses, inputs that break what was found; 0 for none. A finding is an error only
         when the model's own runtime was seen to break on such an input.
     witness_dir: a folder to which witnesses are written as `.npz` files, and what computes an expression from its
@@ -161,9 +164,12 @@ def lint(
     from stabilize.linter.known import ranges_of
     from stabilize.linter.run import Search, lint_host
     from stabilize.linter.saved import make, save
+    from stabilize.respell import coarse_findings
 
     request = checked("softmax", "exact", ranges, select, ignore, certify=False)
     seconds, start, folder = checked_search(budget, seed, witness_dir)
+    target = checked_runtime(runtime, allow_fast)
+    _check_runtime(model, target)
     if folder is not None:
         make(folder)
     name = _name(model)
@@ -172,7 +178,7 @@ def lint(
     if example_inputs is None and _is_plain_module(model):
         raise UsageError("example_inputs are needed: a module does not say what inputs it takes")
     with _alone, only_new_objects():
-        host = open_host(model, example_inputs, dynamic_shapes)
+        host = open_host(model, example_inputs, dynamic_shapes, runtime=target)
         if isinstance(host, OnnxHost):
             host.check_whole()
         _check_names(request, host)
@@ -182,6 +188,7 @@ def lint(
         report = lint_host(host, request, name, search, progress)
         if _is_program(model):
             _tell_lost_guards(model, request, report)
+        report.findings.extend(f for f in coarse_findings(host, name) if request.wants(f.code))
     return report if folder is None else replace(report, findings=save(report.findings, folder))
 
 

@@ -18,6 +18,7 @@ from stabilize.graph.text import one_line
 from stabilize.graph.value import Value, cone
 from stabilize.graph.view import Replacement
 from stabilize.passes.coarse_operator import RULE
+from stabilize.records import Finding
 from stabilize.report import Report
 from stabilize.scribe import Scribe
 from stabilize.verify.certificate import Certificate
@@ -59,6 +60,14 @@ def respelled(host: _Host, model: str, *, certify: bool) -> tuple[_Host, Report]
             assert certificate is not None
             report.declined.append(scribe.declined(proposal, certificate.reason or "worse than the operator"))
     return cast("_Host", host.patched([Replacement(v, v) for v in accepted])), report
+
+
+def coarse_findings(host: Host, model: str) -> list[Finding]:
+    """What would be written in other operators, in a host graph and the graphs inside it; nothing is changed."""
+    report = respelled(host, model, certify=True)[1]
+    for name, body in host.bodies().items() if isinstance(host, OnnxHost) and host.runtime.is_measured else ():
+        report.extend(Report(model, coarse_findings(body, model)).within(name))
+    return report.findings
 
 
 _TOLD = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}

@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "verify": {"errors", "formats", "graph"},
     "codegen": {"errors", "formats", "graph"},
     "scribe": {"formats", "graph", "records", "passes"},
-    "respell": {"errors", "graph", "report", "frontends", "passes", "verify", "scribe"},
+    "respell": {"errors", "graph", "records", "report", "frontends", "passes", "verify", "scribe"},
     "pipeline": {"errors", "formats", "graph", "report", "frontends", "passes", "verify", "scribe", "respell"},
     "linter": {
         "errors",
@@ -71,6 +71,7 @@ ALLOWED: dict[str, set[str]] = {
         "passes",
         "verify",
         "codegen",
+        "respell",
         "pipeline",
         "certification",
         "request",

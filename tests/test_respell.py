@@ -227,6 +227,23 @@ def test_every_kind_of_model(tmp_path: Path) -> None:
     assert [node.op_type for node in fixed.graph] == ["Min", "Exp", "Add", "Div"]
 
 
+# --- lint ---------------------------------------------------------------------------------------------------------
+
+
+def test_lint_tells_of_a_runtime_that_is_named() -> None:
+    assert not stabilize.lint(GATE, budget=0).findings
+    (finding,) = stabilize.lint(GATE, budget=0, runtime="onnxruntime").findings
+    assert (finding.code, finding.severity, finding.node) == ("STB810", "warning", "y")
+    assert not stabilize.lint(GATE, budget=0, runtime="onnxruntime", allow_fast="Sigmoid").findings
+    assert not stabilize.lint(GATE, budget=0, runtime="onnxruntime", ignore="STB8").findings
+    inside = model("""g (bool c, float[4] x) => (float[4] y) {
+        y = If (c) <then_branch = a () => (float[4] t) { t = Sigmoid(x) },
+                    else_branch = b () => (float[4] e) { e = Neg(x) }>
+    }""")
+    (finding,) = stabilize.lint(inside, budget=0, runtime="onnxruntime").findings
+    assert finding.node.endswith("/t")
+
+
 # --- wrong arguments ----------------------------------------------------------------------------------------------
 
 

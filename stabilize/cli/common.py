@@ -24,8 +24,13 @@ def codes(_context: click.Context, _option: click.Parameter, values: tuple[str, 
 
 
 def operators(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> list[str]:
-    """`--allow-fast Sigmoid,Softplus --allow-fast Elu` as one list."""
+    """`--allow-fast Sigmoid,Softplus --allow-fast Mish` as one list."""
     return [name.strip() for value in values for name in value.split(",")]
+
+
+def operators_given(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> list[str] | None:
+    """The same; None when the option is absent, for what may stand in a file."""
+    return operators(context, option, values) or None
 
 
 def ranges_given(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> Ranges | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Unpack, cast
 import click
 
 from stabilize.cli.arguments import bind_names, check_output, read_arrays, read_model, silence_runtimes
-from stabilize.cli.common import FOUND, codes, progress_bar, ranges_given
+from stabilize.cli.common import FOUND, codes, operators_given, progress_bar, ranges_given
 from stabilize.cli.settings import FORMATS, LEVELS, Options, as_budget, configured
 from stabilize.errors import UsageError
 from stabilize.files import write_file
@@ -41,6 +41,14 @@ def _budget(_context: click.Context, _option: click.Parameter, value: float | No
     callback=ranges_given,
     metavar="NAME=LO:HI",
     help="What an input may be: x=-50:50.",
+)
+@click.option("--runtime", help="What will run an ONNX model: onnxruntime, openvino, …  [default: portable]")
+@click.option(
+    "--allow-fast",
+    multiple=True,
+    callback=operators_given,
+    metavar="OPERATORS",
+    help="Operators to keep, however the runtime computes them.",
 )
 @click.option("--input-data", metavar="FILE.npz", help="Inputs as they occur: arrays by input name, or by position.")
 @click.option(
@@ -117,6 +125,8 @@ def _linted(model: str, options: Options) -> Report:
             input_data=None if arrays is None else bind_names(subject, arrays, str(file)),
             select=options.get("select"),
             ignore=options.get("ignore"),
+            runtime=options.get("runtime", "portable"),
+            allow_fast=options.get("allow_fast", ()),
             budget=options.get("budget", 60.0),
             witness_dir=options.get("witness_dir"),
             seed=options.get("seed", 0),

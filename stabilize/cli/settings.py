@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias, TypedDict, cast
 
 from stabilize.errors import UsageError
+from stabilize.frontends.onnx_runtimes import UNSTABLE
 
 FORMATS: Final = ("text", "json", "sarif", "github")
 LEVELS: Final = ("error", "warning", "info", "never")
@@ -22,6 +23,8 @@ class Options(TypedDict, total=False):
     select: list[str]
     ignore: list[str]
     ranges: Ranges
+    runtime: str
+    allow_fast: list[str]
     input_data: str
     form: Literal["text", "json", "sarif", "github"]
     fail_on: Literal["error", "warning", "info", "never"]
@@ -116,6 +119,12 @@ def _string(value: object) -> str:
     return value
 
 
+def _strings(value: object) -> list[str]:
+    if not isinstance(value, list):
+        raise TypeError
+    return [_string(each) for each in cast("list[object]", value)]
+
+
 def _codes(value: object) -> list[str]:
     from stabilize.passes.rules import known
 
@@ -151,6 +160,8 @@ _KEYS: dict[str, tuple[str, str, Callable[[object], object]]] = {
     "select": ("select", 'rule codes or their beginnings, like ["STB101", "STB3"]', _codes),
     "ignore": ("ignore", 'rule codes or their beginnings, like ["STB101", "STB3"]', _codes),
     "ranges": ("ranges", "the lowest and the highest value by input, like {x = [-50, 50]}", _ranges),
+    "runtime": ("runtime", f"one of {', '.join(UNSTABLE)}", _one_of(tuple(UNSTABLE))),
+    "allow-fast": ("allow_fast", 'operators, like ["Sigmoid"]', _strings),
     "input-data": ("input_data", "the path of a .npz file", _string),
     "format": ("form", f"one of {', '.join(FORMATS)}", _one_of(FORMATS)),
     "fail-on": ("fail_on", f"one of {', '.join(LEVELS)}", _one_of(LEVELS)),

@@ -23,38 +23,41 @@ Table: TypeAlias = Mapping[str, Collection[str]]
 
 _BFLOAT16: Final = ("bfloat16",)
 _FLOAT64: Final = ("float64",)
+_WIDE: Final = ("bfloat16", "float64")
+_ALL: Final = ("float16", "bfloat16", "float32", "float64")
 
-_ONNXRUNTIME: Final[Table] = {
+#: Wherever it runs.
+_ANYWHERE: Final[Table] = {
     "Cosh": _FLOAT64,
     "CumSum": _BFLOAT16,
     "LeakyRelu": _FLOAT64,
-    "LogSoftmax": ("bfloat16", "float64"),
+    "LogSoftmax": _WIDE,
     "Mean": _FLOAT64,
-    "Mish": ("bfloat16", "float64"),
     "ReduceL2": ("bfloat16", "float32", "float64"),
-    "ReduceLogSumExp": ("float16", "bfloat16", "float32"),
+}
+
+_ONNXRUNTIME: Final[Table] = {
+    **_ANYWHERE,
+    "Mish": _WIDE,
+    "ReduceLogSumExp": _ALL,
     "Sigmoid": ("float16", "float32", "float64"),
-    "SoftmaxCrossEntropyLoss": _BFLOAT16,
+    "Softmax": _BFLOAT16,
+    "SoftmaxCrossEntropyLoss": _WIDE,
     "Softplus": ("float16", "bfloat16", "float64"),
-    "Swish": ("float16", "bfloat16", "float32", "float64"),
+    "Swish": _ALL,
 }
 
 _OPENVINO: Final[Table] = {
-    "Cosh": _FLOAT64,
-    "LeakyRelu": _FLOAT64,
-    "LogSoftmax": _FLOAT64,
-    "Mean": _FLOAT64,
-    "Mish": ("bfloat16", "float64"),
-    "ReduceL2": ("bfloat16", "float32", "float64"),
+    **_ANYWHERE,
+    "Mish": ("bfloat16", "float32", "float64"),
+    "ReduceLogSumExp": _WIDE,
     "Sigmoid": _FLOAT64,
-    "Softplus": ("float16", "bfloat16", "float32", "float64"),
+    "SoftmaxCrossEntropyLoss": _FLOAT64,
+    "Softplus": _ALL,
     "Swish": _FLOAT64,
 }
 
-_PORTABLE: Final[Table] = {
-    **_ONNXRUNTIME,
-    "Softplus": ("float16", "bfloat16", "float32", "float64"),
-}
+_PORTABLE: Final[Table] = {**_ONNXRUNTIME, "Mish": _OPENVINO["Mish"], "Softplus": _ALL}
 
 #: Runtime → what it does not compute well. The names are what `optimize` takes.
 UNSTABLE: Final[Mapping[str, Table]] = {

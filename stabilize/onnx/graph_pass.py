@@ -28,9 +28,10 @@ class StabilizePass(ir.passes.InPlacePass):
     there was something to rewrite; a model that needs nothing keeps its graph, node for node. A run that fails leaves
     the model as it was. `ir.passes.functionalize(StabilizePass())` works on a copy instead.
 
-    Keywords: `form`, `allow`, `ranges`, `select`, `ignore`, `certify`, as for `stabilize.optimize`. It belongs before
-    passes that may drop an epsilon: the optimizers of onnxscript and of torch.onnx take `+ 1e-9` for `+ 0`, and what
-    is gone is not guessed. log(p + 1e-9) as it is written here, logaddexp(log p, ln 1e-9), they leave alone.
+    Keywords: `form`, `allow`, `ranges`, `select`, `ignore`, `runtime`, `allow_fast`, `certify`, as for
+    `stabilize.optimize`. It belongs before passes that may drop an epsilon: the optimizers of onnxscript and of
+    torch.onnx take `+ 1e-9` for `+ 0`, and what is gone is not guessed. log(p + 1e-9) as it is written here,
+    logaddexp(log p, ln 1e-9), they leave alone.
 
     report: of the last run, None before the first.
 

@@ -25,7 +25,8 @@ def rewrite_rules(*rules: RewriteRule, **keywords: Unpack[Keywords]) -> Stabiliz
 
     rules: of onnxscript, to apply as well; after the engine has run, since some of onnxscript's own take a small
         epsilon for 0, which the engine would have to know of.
-    keywords: `form`, `allow`, `ranges`, `select`, `ignore`, `certify`, as for `stabilize.optimize`.
+    keywords: `form`, `allow`, `ranges`, `select`, `ignore`, `runtime`, `allow_fast`, `certify`, as for
+        `stabilize.optimize`.
 
     The engine reads whole graphs, so it is no rule with a pattern that onnxscript matches node by node, and is not
     found by iterating over the set: the set as a whole applies it.

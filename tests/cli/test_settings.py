@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from stabilize.cli.settings import _KEYS, configured
@@ -37,6 +38,8 @@ def test_every_key_is_read(here: Path) -> None:
         select = ["STB1", "STB203"]
         ignore = ["STB104"]
         ranges = { x = [-50, 50], "a.b:0" = [-inf, 1e4] }
+        runtime = "openvino"
+        allow-fast = ["Sigmoid"]
         input-data = "data/inputs.npz"
         format = "json"
         fail-on = "never"
@@ -50,6 +53,7 @@ def test_every_key_is_read(here: Path) -> None:
     assert options == {
         "select": ["STB1", "STB203"], "ignore": ["STB104"],
         "ranges": {"x": (-50.0, 50.0), "a.b:0": (-math.inf, 1e4)},
+        "runtime": "openvino", "allow_fast": ["Sigmoid"],
         "input_data": str(here / "data/inputs.npz"), "form": "json", "fail_on": "never", "statistics": True,
         "budget": 5.0, "witness_dir": str(here / "proof"), "seed": 7,
     }  # fmt: skip
@@ -71,7 +75,7 @@ def test_the_nearest_table_upward_is_taken(here: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("table", "told"),
     [
-        ("colour = true", "has no key 'colour': the keys are budget, fail-on, format, ignore, input-data, ranges"),
+        ("colour = true", "has no key 'colour': the keys are allow-fast, budget, fail-on, format, ignore, input-data"),
         ("fail_on = 'error'", "has no key 'fail_on'"),
         ("fail-on = 'fatal'", "fail-on is 'fatal': give one of error, warning, info, never"),
         ("format = 'html'", "format is 'html': give one of text, json, sarif, github"),
@@ -92,6 +96,8 @@ def test_the_nearest_table_upward_is_taken(here: Path, monkeypatch: pytest.Monke
         ("statistics = 1", "statistics is 1: give true or false"),
         ("seed = 1.0", "seed is 1.0: give a whole number"),
         ("seed = -1", "seed is -1: give a whole number"),
+        ("runtime = 'ort'", "runtime is 'ort': give one of portable, onnxruntime, openvino, tensorrt, tvm"),
+        ("allow-fast = 'Sigmoid'", "allow-fast is 'Sigmoid': give operators, like"),
         ("witness-dir = ''", "witness-dir is '': give the path of a folder"),
     ],
 )
@@ -151,3 +157,22 @@ def test_a_wrong_configuration_is_one_line(run: Run) -> None:
     assert "pyproject.toml: [tool.stabilize] has no key 'colour'" in line
     assert run("optimize", "models:clean", "-o", "x.pt2").status == 0  # it is of lint alone
     assert os.path.exists("x.pt2")
+
+
+def test_a_runtime_in_the_configuration(run: Run) -> None:
+    node = onnx.helper.make_node("Sigmoid", ["x"], ["y"])
+    ends = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [3]) for n in "xy"]
+    graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10), "m.onnx")
+    write('runtime = "onnxruntime"')
+    outcome = run("lint", "m.onnx")
+    assert (outcome.status, "STB810" in outcome.out) == (1, True)
+    assert run("lint", "m.onnx", "--runtime", "portable").status == 0
+    assert run("lint", "m.onnx", "--allow-fast", "Softplus,Sigmoid").status == 0
+    assert run("optimize", "m.onnx", "-o", "out.onnx", "--runtime", "onnxruntime").status == 0
+    assert [n.op_type for n in onnx.load("out.onnx").graph.node] == ["Min", "Exp", "Add", "Div"]
+    kept = run("optimize", "m.onnx", "-o", "kept.onnx", "--runtime", "onnxruntime", "--allow-fast", "Sigmoid")
+    assert kept.status == 0
+    assert Path("kept.onnx").read_bytes() == Path("m.onnx").read_bytes()
+    wrong = run("optimize", "m.onnx", "-o", "no.onnx", "--runtime", "ort")
+    assert (wrong.status, wrong.err.count("\n"), Path("no.onnx").exists()) == (2, 1, False)
