@@ -36,7 +36,8 @@ class Case:
     "binary", "rows" (reduced along the last axis) or "channels" (rows of one channel). scale: what its errors are
     relative to where that is larger than the result: the size of the terms of a sum that may cancel. more: further
     operands of a row, made from its shape. axes: the second input of reductions. spelled: the primitive whose emission
-    is measured, where no operator is it. infinite: whether rows with +inf are tried: beside one, a softmax is NaN by
+    is measured, where no operator is it. by_formula: what is composed is the formula, since the operator is not read as
+    it in every format. infinite: whether rows with +inf are tried: beside one, a softmax is NaN by
     any shift.
     """
 
@@ -48,6 +49,7 @@ class Case:
     more: Callable[[tuple[int, ...], str], Sequence[torch.Tensor]] = lambda shape, dtype: ()
     axes: tuple[int, ...] | None = None
     spelled: str | None = None
+    by_formula: bool = False
     infinite: bool = True
 
     @property
@@ -105,7 +107,7 @@ class Case:
         inputs = [_value(f"x{i}", t) for i, t in enumerate(tensors)]
         nodes: list[ir.Node] = []
         given = _narrow(inputs, nodes)
-        if model is None:
+        if model is None or self.by_formula:
             builder, leaves, (root, *_) = self.values(tensors)
             hosts = dict(zip(leaves, given, strict=True))
         else:
@@ -427,7 +429,7 @@ ROW = (
     Case("ReduceMin", partial(_along, "min"), "rows", axes=_LAST),
     Case("ReduceProd", partial(_along, "prod"), "rows", axes=_LAST),
     Case("ReduceL1", partial(_size_of_terms, "sum"), "rows", axes=_LAST),
-    Case("ReduceL2", partial(_along, "norm"), "rows", axes=_LAST),
+    Case("ReduceL2", partial(_along, "norm"), "rows", axes=_LAST, by_formula=True),
     Case("ReduceSumSquare", lambda b, x: _along("sum", b, _square(b, x)), "rows", axes=_LAST),
     Case("ReduceLogSum", lambda b, x: b.make("log", _along("sum", b, x)), "rows", axes=_LAST, scale=_cancelled),
     Case("ReduceLogSumExp", partial(_along, "logsumexp"), "rows", axes=_LAST, scale=_exponents),

@@ -23,7 +23,8 @@ Table: TypeAlias = Mapping[str, Collection[str]]
 
 _BFLOAT16: Final = ("bfloat16",)
 _FLOAT64: Final = ("float64",)
-_WIDE: Final = ("bfloat16", "float64")
+#: Formats that CPU runtimes have few kernels for.
+_RARE: Final = ("bfloat16", "float64")
 _ALL: Final = ("float16", "bfloat16", "float32", "float64")
 
 #: Wherever it runs.
@@ -31,33 +32,32 @@ _ANYWHERE: Final[Table] = {
     "Cosh": _FLOAT64,
     "CumSum": _BFLOAT16,
     "LeakyRelu": _FLOAT64,
-    "LogSoftmax": _WIDE,
+    "LogSoftmax": _RARE,
     "Mean": _FLOAT64,
     "ReduceL2": ("bfloat16", "float32", "float64"),
+    "SoftmaxCrossEntropyLoss": _RARE,
 }
 
 _ONNXRUNTIME: Final[Table] = {
     **_ANYWHERE,
-    "Mish": _WIDE,
+    "Mish": ("float16", "bfloat16", "float64"),
     "ReduceLogSumExp": _ALL,
     "Sigmoid": ("float16", "float32", "float64"),
     "Softmax": _BFLOAT16,
-    "SoftmaxCrossEntropyLoss": _WIDE,
     "Softplus": ("float16", "bfloat16", "float64"),
     "Swish": _ALL,
 }
 
 _OPENVINO: Final[Table] = {
     **_ANYWHERE,
-    "Mish": ("bfloat16", "float32", "float64"),
-    "ReduceLogSumExp": _WIDE,
+    "Mish": _ALL,
+    "ReduceLogSumExp": _RARE,
     "Sigmoid": _FLOAT64,
-    "SoftmaxCrossEntropyLoss": _FLOAT64,
     "Softplus": _ALL,
     "Swish": _FLOAT64,
 }
 
-_PORTABLE: Final[Table] = {**_ONNXRUNTIME, "Mish": _OPENVINO["Mish"], "Softplus": _ALL}
+_PORTABLE: Final[Table] = {**_ONNXRUNTIME, "Mish": _ALL, "Softplus": _ALL}
 
 #: Runtime → what it does not compute well. The names are what `optimize` takes.
 UNSTABLE: Final[Mapping[str, Table]] = {
