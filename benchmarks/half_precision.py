@@ -27,6 +27,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -47,6 +48,7 @@ from stabilize.errors import StabilizeError
 from stabilize.frontends.onnx_run import OnnxRunner
 
 Converter = Callable[[onnx.ModelProto, Inputs], onnx.ModelProto]
+Case = tuple[Inputs, list[np.ndarray]]
 
 _TARGET = target_of("fp16")
 
@@ -114,11 +116,11 @@ def types_of(model: onnx.ModelProto) -> dict[str, int]:
     return stated | {t.name: t.data_type for t in graph.initializer}
 
 
-def judged(session: Session, cases: Sequence[tuple[Inputs, list[np.ndarray]]]) -> tuple[int, float]:
+def judged(run: Callable[[Inputs], Sequence[np.ndarray]], cases: Sequence[Case]) -> tuple[int, float]:
     """Entries lost and the largest error, over all cases."""
     lost, worst = 0, 0.0
     for inputs, truth in cases:
-        for found, exact in zip(session.run(inputs), truth, strict=True):
+        for found, exact in zip(run(inputs), truth, strict=True):
             known = np.isfinite(exact)
             gone = known & ~np.isfinite(found)
             lost += int(gone.sum())
@@ -129,9 +131,7 @@ def judged(session: Session, cases: Sequence[tuple[Inputs, list[np.ndarray]]]) -
     return lost, worst
 
 
-def measured(
-    convert: Converter, model: onnx.ModelProto, data: Inputs, cases: Sequence[tuple[Inputs, list[np.ndarray]]]
-) -> Measured:
+def measured(convert: Converter, model: onnx.ModelProto, data: Inputs, cases: Sequence[Case]) -> Measured:
     result = Measured()
     start = time.perf_counter()
     try:
@@ -159,10 +159,10 @@ def measured(
         result.problem = f"invalid: {str(error).strip().splitlines()[0]}"
     try:
         session = Session(found, "the model", None)
-        result.lost_runtime, _ = judged(session, cases)
+        result.lost_runtime, _ = judged(session.run, cases)
         result.sessions.append(session)
-        rounded = Session(emulated(found, types, _TARGET), "the model", None, exact=True)
-        result.lost_rounded, result.error = judged(rounded, cases)
+        rounded = emulated(found, types, _TARGET, "the model")
+        result.lost_rounded, result.error = judged(partial(rounded.run, session.outputs), cases)
         result.compared = sum(int(np.isfinite(t).sum()) for _, truth in cases for t in truth) - result.lost_rounded
     except StabilizeError as error:
         result.problem = result.problem or str(error)
@@ -191,7 +191,7 @@ def compared(subject: Subject, verbose: bool) -> list[str]:
         for inputs in others
     ]
     original = Session(model, subject.name, None)
-    lost, error = judged(original, cases)
+    lost, error = judged(original.run, cases)
     size = len(model.SerializeToString())
     found = {name: measured(convert, model, data, cases) for name, convert in CONVERTERS.items()}
     running = {name: m for name, m in found.items() if m.sessions}

@@ -9,9 +9,10 @@ from typing import Final, final
 import numpy as np
 
 from stabilize.conversion.graph import Graph
-from stabilize.conversion.running import Array, Session, opened
+from stabilize.conversion.running import Array
 from stabilize.conversion.samples import Sample
 from stabilize.errors import ModelError
+from stabilize.frontends.onnx_stepwise import Kernels, Stepwise
 
 
 @final
@@ -46,20 +47,22 @@ class Seen:
 UNSEEN: Final = Seen()
 
 
-def calibrated(graph: Graph, name: str, samples: Sequence[Sample]) -> dict[str, Seen]:
-    """What the float32 values of the main graph are on `samples`; a sample that only a multiple of the given inputs
-    makes and that the model fails on is left out. ModelError when it fails on those that were given."""
-    computed = [o for o in graph.producer if graph.is_float(o)]
-    session = Session(opened(graph.proto, computed), name, graph.folder, exact=True)
-    found: dict[str, Seen] = {n: Seen() for n in (*computed, *(i for i in graph.inputs if graph.is_float(i)))}
+def calibrated(graph: Graph, name: str, samples: Sequence[Sample], kernels: Kernels) -> dict[str, Seen]:
+    """What the float32 values of the main graph are on `samples`; a sample that only this program made and that the
+    model fails on is left out. ModelError when it fails on those that were given."""
+    found = {n: Seen() for n in (*graph.settable, *(o for o in graph.producer if graph.is_float(o)))}
+    given = False
+
+    def look(value: str, array: Array) -> Array:
+        if value in found:
+            found[value].note(array, given=given)
+        return array
+
+    model = Stepwise(graph.proto, name, graph.folder, settle=look, kernels=kernels)
     for sample in samples:
-        feeds = sample.feeds
-        for each in graph.inputs:
-            if each in found:
-                found[each].note(feeds[each], given=sample.given)
+        given = sample.given
         try:
-            for each, array in session.values(feeds, computed):
-                found[each].note(array, given=sample.given)
+            model.run([], sample.feeds)
         except ModelError:
             if sample.given:
                 raise

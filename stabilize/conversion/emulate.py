@@ -7,63 +7,67 @@ sums inside one operator are accumulated in float32: what tensor cores and other
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+import numpy as np
 import onnx
-from onnx import NodeProto, helper
+from onnx import NodeProto, numpy_helper
 
 from stabilize.conversion.graph import FLOAT
-from stabilize.conversion.ports import cast_to
+from stabilize.conversion.ports import attribute_of, cast_to
 from stabilize.conversion.target import Target
-from stabilize.frontends.onnx_scopes import captured, rename_free
-
-_WIDE: Final = "::wide"
-_RAW: Final = "::raw"
-_STORED: Final = ("Constant", "ConstantOfShape")
+from stabilize.frontends.onnx_stepwise import Kernels, Stepwise
 
 
-def emulated(proto: onnx.ModelProto, types: Mapping[str, int], target: Target) -> onnx.ModelProto:
-    """A copy of `proto` whose values of the format `target` are float32, rounded to it, inputs and outputs too (outputs
-    have other names). types: of its values."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    graph = copy.graph
-    half = {n for n, t in types.items() if t == target.data_type}
-    half |= {t.name for t in graph.initializer if t.data_type == target.data_type}
-    nodes: list[NodeProto] = []
-    stored = {t.name for t in graph.initializer}
-    for each in graph.input:
-        if each.name in half and each.name not in stored:  # given as float32, and rounded
-            each.type.tensor_type.elem_type = FLOAT
-            nodes.append(_cast(each.name, each.name + _RAW, target.data_type))
-            nodes.append(_cast(each.name + _RAW, each.name + _WIDE, FLOAT))
-    nodes += [_cast(name, name + _WIDE, FLOAT) for name in stored if name in half]
-    for node in graph.node:
-        inside = {n: n + _WIDE for n in captured(node) if n in half}
-        for position, name in enumerate(node.input):
-            if name in half:
-                node.input[position] = name + _WIDE
-        if inside:
-            rename_free(node, inside)
-        nodes.append(node)
-        as_it_is = node.op_type in _STORED or cast_to(node) == target.data_type
-        for position, name in enumerate(node.output):
-            if name not in half:
-                continue
-            if not as_it_is:
-                node.output[position] = name + _RAW
-                nodes.append(_cast(name + _RAW, name, target.data_type))
-            nodes.append(_cast(name, name + _WIDE, FLOAT))
-    del graph.node[:]
-    graph.node.extend(nodes)
-    for output in graph.output:
-        if output.name in half:
-            output.name += _WIDE
-            output.type.tensor_type.elem_type = FLOAT
-    del graph.value_info[:]
+def emulated(
+    proto: onnx.ModelProto,
+    types: Mapping[str, int],
+    target: Target,
+    name: str,
+    folder: str | None = None,
+    kernels: Kernels | None = None,
+) -> Stepwise:
+    """`proto` with every value of the format `target` kept in float32, rounded to it: inputs and outputs too.
+
+    types: the element types of its values. folder: of its external data.
+    """
+    half, dtype = {n for n, t in types.items() if t == target.data_type}, target.numpy
+
+    def settle(name: str, value: Any) -> Any:
+        if name in half or getattr(value, "dtype", None) == dtype:
+            with np.errstate(over="ignore"):
+                return value.astype(dtype).astype(np.float32)
+        return value
+
+    return Stepwise(proto, name, folder, nodes=_widened(proto, target), settle=settle, kernels=kernels)
+
+
+def _widened(proto: onnx.ModelProto, target: Target) -> Iterator[NodeProto]:
+    """Nodes that give float32 where their attributes say the format."""
+    for node in proto.graph.node:
+        if cast_to(node) == target.data_type:
+            copy = _copied(node)
+            to = attribute_of(copy, "to")
+            assert to is not None, "a Cast"
+            to.i = FLOAT
+            yield copy
+        elif node.op_type in ("Constant", "ConstantOfShape") and any(_is(a, target) for a in node.attribute):
+            copy = _copied(node)
+            for attribute in copy.attribute:
+                if _is(attribute, target):
+                    wide = numpy_helper.to_array(attribute.t).astype(np.float32)
+                    attribute.t.CopyFrom(numpy_helper.from_array(wide))
+            yield copy
+        else:
+            yield node
+
+
+def _copied(node: NodeProto) -> NodeProto:
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
     return copy
 
 
-def _cast(source: str, name: str, to: int) -> NodeProto:
-    return helper.make_node("Cast", [source], [name], f"{name}::Cast", to=to)
+def _is(attribute: onnx.AttributeProto, target: Target) -> bool:
+    return bool(attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type == target.data_type)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Final, TypeAlias, final
 
@@ -28,6 +28,7 @@ from stabilize.conversion.widen import widened
 from stabilize.errors import ModelError, UsageError
 from stabilize.frontends.onnx import OnnxHost
 from stabilize.frontends.onnx_run import OnnxRunner
+from stabilize.frontends.onnx_stepwise import Kernels, Stepwise
 from stabilize.linter.known import Weights
 from stabilize.passes.propose import context
 from stabilize.passes.rule import Options
@@ -75,7 +76,7 @@ class Conversion:
         if marked(graph.proto) == target.name:
             return graph.proto, self._unchanged(f"it was converted to {target.name} before: nothing is done")
         self._tell("looking at its numbers")
-        facts = Facts(graph, target, calibrated(graph, self._fixed.name, self._samples), self._bounds())
+        facts = Facts(graph, target, calibrated(graph, self._fixed.name, self._samples, self._kernels), self._bounds())
         kept = reasons(facts)
         asked = self._asked(facts)
         decided = {**kept, **asked}
@@ -124,6 +125,10 @@ class Conversion:
         unknown = [n for n in asked if n not in names]
         if unknown:
             raise UsageError(f"keep_io_types names {unknown[0]!r}: no input or output of {name}")
+
+    @cached_property
+    def _kernels(self) -> Kernels:
+        return Kernels(self._graph.proto)
 
     @cached_property
     def _samples(self) -> list[Sample]:
@@ -175,13 +180,14 @@ class Conversion:
     def _judge(self) -> Judge:
         fixed = self._fixed
         truths = [_truth(self._original)] + ([] if fixed is self._original else [_truth(fixed)])
-        before = Session(fixed.proto, fixed.name, fixed.folder)
-        return Judge(truths, before.run, self._samples, self._wishes.tolerance)
+        outputs = [o.name for o in fixed.proto.graph.output]
+        before = Stepwise(fixed.proto, fixed.name, fixed.folder, kernels=self._kernels)
+        return Judge(truths, partial(before.run, outputs), self._samples, self._wishes.tolerance)
 
     def _emulated(self, narrow: Narrowed, proto: onnx.ModelProto) -> Evidence:
-        rounding = emulated(proto, narrow.types, self._target)
-        session = Session(rounding, f"{self._fixed.name} in {self._target.name}", self._folder, exact=True)
-        return self._judge.verdict(session.run)
+        name, outputs = f"{self._fixed.name} in {self._target.name}", [o.name for o in proto.graph.output]
+        model = emulated(proto, narrow.types, self._target, name, self._folder, self._kernels)
+        return self._judge.verdict(partial(model.run, outputs))
 
     def _widened(self, facts: Facts, decided: Collection[int], plan: Plan) -> tuple[set[int], int]:
         def accepted(wide: Collection[int]) -> bool:
