@@ -203,6 +203,8 @@ def _onnxruntime(proto: onnx.ModelProto, name: str, folder: str | None, *, stric
     try:
         data = proto.SerializeToString()
     except Exception as error:  # protobuf's implementations disagree on the type
+        if not strict:
+            return None
         raise ModelError(f"{name} exceeds 2 GB: save it with external data and pass its path") from error
     try:
         session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])

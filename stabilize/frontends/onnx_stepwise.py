@@ -146,4 +146,4 @@ class Kernels:
 
 
 def _type(value: Any) -> object:
-    return getattr(value, "dtype", type(value)), getattr(value, "ndim", None)
+    return (value.dtype, value.ndim) if hasattr(value, "dtype") else None
