@@ -183,7 +183,10 @@ def timed(sessions: Sequence[Session], inputs: Inputs, repeat: int = 60) -> list
 
 def compared(subject: Subject, verbose: bool) -> list[str]:
     """The rows of one model."""
-    model = subject.exported()
+    try:
+        model = subject.exported()
+    except Exception as error:  # the exporter's, of a model that it does not take
+        return [f"| **{subject.name}** | torch.onnx cannot export it: {type(error).__name__} | | | | | | | | |"]
     data, *others = (subject.inputs(np.random.default_rng(seed)) for seed in range(4))
     shadow = OnnxShadow(OnnxRunner(model, subject.name))
     cases = [

@@ -345,15 +345,16 @@ class OnnxShadow:
 
     def run(self, arrays: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
         """The outputs; ModelError when they cannot be computed in float64."""
+        obstacle = f"{self._reading.obstacle} is read as a whole"
         if self._reading.obstacle is None:
-            return self._reading.outputs(arrays)
+            try:
+                return self._reading.outputs(arrays)
+            except (RuntimeError, IndexError, ValueError) as error:  # torch refuses what ONNX allows: negative indices
+                obstacle = brief(error)
         try:
             return self._model.run_wide(arrays)
         except ModelError as error:
-            raise ModelError(
-                f"{self._model.name} cannot be computed in float64: {self._reading.obstacle} is read as a whole, and "
-                f"{error}"
-            ) from error
+            raise ModelError(f"{self._model.name} cannot be computed in float64: {obstacle}, and {error}") from error
 
 
 @final

@@ -52,12 +52,14 @@ class Outcome:
 class Evidence:
     """What a converted model was judged on. tolerance: what its errors may be, relative to the largest entry of an
     output; errors that the float32 model has itself are allowed twice over. obstacle: why float32 stands for the truth,
-    where nothing computes the model in float64. runtime: what became of a run of the model itself."""
+    where nothing computes the model in float64. runtime: what became of a run of the model itself. broken: why that
+    failed, where the float32 model runs."""
 
     tolerance: float
     outcomes: tuple[Outcome, ...]
     obstacle: str | None = None
     runtime: str = "not run"
+    broken: str | None = None
 
     @property
     def accepted(self) -> bool:
@@ -65,7 +67,8 @@ class Evidence:
 
     @property
     def reason(self) -> str | None:
-        return next((f"on {o.family} inputs, {o.reason}" for o in self.outcomes if o.reason is not None), None)
+        told = next((f"on {o.family} inputs, {o.reason}" for o in self.outcomes if o.reason is not None), None)
+        return told or self.broken
 
     def text(self) -> str:
         """One line."""
@@ -120,7 +123,7 @@ class Judge:
         self.obstacle: str | None = None
         for sample in samples:
             try:
-                results = list(before(sample.feeds))
+                results = _flat(before(sample.feeds))
             except ModelError:
                 if sample.given:
                     raise
@@ -142,12 +145,14 @@ class Judge:
 
     def _outcome(self, case: _Case, run: Run) -> Outcome:
         try:
-            after = list(run(case.sample.feeds))
+            after = _flat(run(case.sample.feeds))
         except ModelError as error:
             return Outcome(case.sample.family, 0.0, 0.0, 0, 0.0, str(error))
         worst = [0.0, 0.0]
         lost, differ = 0, 0.0
         reason: str | None = None
+        if len(after) != len(case.before):
+            return Outcome(case.sample.family, 0.0, 0.0, 0, 0.0, "a sequence has another length")
         for i, (exact, old, new) in enumerate(zip(case.truth, case.before, after, strict=True)):
             if old.shape != new.shape:
                 reason = reason or f"output {i} has the shape {list(new.shape)} instead of {list(old.shape)}"
@@ -204,6 +209,14 @@ def _errors(exact: npt.NDArray[np.float64], old: Array, new: Array) -> tuple[flo
     if scale == 0.0:
         return (0.0 if was == 0 else 1.0), (0.0 if off == 0 else 1.0), int(gone.sum() + settled.sum())
     return was / scale, off / scale, int(gone.sum() + settled.sum())
+
+
+def _flat(outputs: Sequence[Array | Sequence[Array]]) -> list[Array]:
+    """Arrays, those of sequences one by one."""
+    flat: list[Array] = []
+    for each in outputs:
+        flat += [each] if isinstance(each, np.ndarray) else list(each)
+    return flat
 
 
 def _is_float(array: Array) -> bool:

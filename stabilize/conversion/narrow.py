@@ -39,7 +39,8 @@ class Narrowed:
         self._halves = self._half_values()
         self._rebuild()
         self._state_types()
-        helper.set_model_props(self.proto, {**_props(self.proto), MARK: target.name})
+        if plan.nodes or plan.inputs or plan.outputs:
+            helper.set_model_props(self.proto, {**_props(self.proto), MARK: target.name})
 
     # --- who has which format --------------------------------------------------------------------------------------
 

@@ -118,6 +118,8 @@ def _by_kind(facts: Facts, index: int) -> str | None:
         return KINDS[node.op_type]
     if node.op_type == "BatchNormalization" and (mode := attribute_of(node, "training_mode")) is not None and mode.i:
         return KINDS["LayerNormalization"]
+    if node.op_type in ("ScatterElements", "ScatterND", "TensorScatter") and _reduces(node):
+        return f"runtimes have no {target.name} kernel for a scatter that computes"
     if node.op_type in SUMS:
         count = _summed(facts, index)
         if count * target.format.u > _LONGEST:
@@ -125,6 +127,11 @@ def _by_kind(facts: Facts, index: int) -> str | None:
     if node.op_type == "Mul" and node.input[0] == node.input[1] and target.format.emax < 127:
         return f"it squares, which leaves {target.name} above {target.format.max**0.5:.0f}"
     return None
+
+
+def _reduces(node: onnx.NodeProto) -> bool:
+    reduction = attribute_of(node, "reduction")
+    return reduction is not None and reduction.s != b"none"
 
 
 def _cast(facts: Facts, index: int, to: int) -> str | None:

@@ -25,7 +25,7 @@ from stabilize.conversion.samples import Sample, samples_of
 from stabilize.conversion.store import filled, is_external, stored
 from stabilize.conversion.target import Target
 from stabilize.conversion.widen import widened
-from stabilize.errors import ModelError, UsageError
+from stabilize.errors import ModelError, StabilizeError, UsageError
 from stabilize.frontends.onnx import OnnxHost
 from stabilize.frontends.onnx_run import OnnxRunner
 from stabilize.frontends.onnx_stepwise import Kernels, Stepwise
@@ -56,6 +56,23 @@ class Wishes:
 
 
 @final
+@dataclass(frozen=True)
+class _Result:
+    """One decision. blamed: nodes kept since the model was not accurate enough, found in so many trials."""
+
+    plan: Plan
+    narrow: Narrowed
+    proto: onnx.ModelProto
+    evidence: Evidence | None = None
+    blamed: Collection[int] = ()
+    trials: int = 0
+
+    @property
+    def refused(self) -> bool:
+        return self.evidence is not None and not self.evidence.accepted
+
+
+@final
 class Conversion:
     """Of one model, already repaired. original: what truth is; fixed: what is narrowed, a runner of the same model or
     of what the engine made of it; host: its reading."""
@@ -77,32 +94,34 @@ class Conversion:
             return graph.proto, self._unchanged(f"it was converted to {target.name} before: nothing is done")
         self._tell("looking at its numbers")
         facts = Facts(graph, target, calibrated(graph, self._fixed.name, self._samples, self._kernels), self._bounds())
-        kept = reasons(facts)
-        asked = self._asked(facts)
-        decided = {**kept, **asked}
+        kept, asked = reasons(facts), self._asked(facts)
+        result = self._decided(facts, {*kept, *asked}, self._kept_io())
+        report = self._report(facts, kept, asked, result)
+        if result.refused and (result.plan.inputs or result.plan.outputs):
+            result = self._decided(facts, {*kept, *asked}, self._ends())
+            report = self._report(facts, kept, asked, result)
+            report.notes.append("with narrower inputs and outputs it is not accurate enough: they stay float32")
+        if result.trials:
+            report.notes.append(f"{len(result.blamed)} nodes more were kept, found in {result.trials} trials")
+        return result.proto, report
+
+    def _decided(self, facts: Facts, kept: Collection[int], kept_io: Collection[str]) -> _Result:
+        """The model with everything narrowed but `kept`, and what more must be for it to be accurate enough."""
         self._tell("deciding")
-        plan = planned(facts, decided, self._kept_io())
+        plan = planned(facts, kept, kept_io)
         narrow, proto = self._narrowed(plan)
-        evidence: Evidence | None = None
+        if not self._wishes.certify:
+            return _Result(plan, narrow, proto)
+        self._tell("certifying")
+        evidence = self._emulated(narrow, proto)
         blamed: set[int] = set()
         trials = 0
-        if self._wishes.certify:
-            self._tell("certifying")
+        if not evidence.accepted:
+            blamed, trials = self._widened(facts, kept, kept_io, plan)
+            plan = planned(facts, {*kept, *blamed}, kept_io)
+            narrow, proto = self._narrowed(plan)
             evidence = self._emulated(narrow, proto)
-            if not evidence.accepted and plan.nodes:
-                blamed, trials = self._widened(facts, decided, plan)
-                plan = planned(facts, {*decided, *blamed}, self._kept_io())
-                narrow, proto = self._narrowed(plan)
-                evidence = self._emulated(narrow, proto)
-            evidence = self._actual(proto, evidence)
-        if not plan.nodes:
-            proto = graph.proto
-        report = self._report(facts, plan, narrow, kept, asked, blamed, evidence)
-        if not plan.nodes:
-            report.notes.append("nothing was narrowed")
-        if trials:
-            report.notes.append(f"{len(blamed)} nodes more were kept, found in {trials} trials")
-        return proto, report
+        return _Result(plan, narrow, proto, self._actual(proto, evidence), blamed, trials)
 
     # --- before -----------------------------------------------------------------------------------------------------
 
@@ -119,8 +138,7 @@ class Conversion:
             )
         if not any(graph.is_float(n) for n in (*graph.types, *graph.weights)):
             raise ModelError(f"{name}: no float32 in it: there is nothing to convert to {target.name}")
-        io = self._wishes.kept_io
-        names = {*graph.inputs, *(o.name for o in graph.proto.graph.output)}
+        io, names = self._wishes.kept_io, self._ends()
         asked: Collection[str] = () if isinstance(io, bool) else io
         unknown = [n for n in asked if n not in names]
         if unknown:
@@ -159,9 +177,11 @@ class Conversion:
         return found
 
     def _kept_io(self) -> set[str]:
-        names = {*self._graph.inputs, *(o.name for o in self._graph.proto.graph.output)}
         io = self._wishes.kept_io
-        return (names if io else set()) if isinstance(io, bool) else {*io}
+        return (self._ends() if io else set()) if isinstance(io, bool) else {*io}
+
+    def _ends(self) -> set[str]:
+        return {*self._graph.inputs, *(o.name for o in self._graph.proto.graph.output)}
 
     # --- trials -----------------------------------------------------------------------------------------------------
 
@@ -189,10 +209,12 @@ class Conversion:
         model = emulated(proto, narrow.types, self._target, name, self._folder, self._kernels)
         return self._judge.verdict(partial(model.run, outputs))
 
-    def _widened(self, facts: Facts, decided: Collection[int], plan: Plan) -> tuple[set[int], int]:
+    def _widened(
+        self, facts: Facts, kept: Collection[int], kept_io: Collection[str], plan: Plan
+    ) -> tuple[set[int], int]:
         def accepted(wide: Collection[int]) -> bool:
             self._tell(f"certifying with {len(wide)} nodes more in float32")
-            trial = planned(facts, {*decided, *wide}, self._kept_io())
+            trial = planned(facts, {*kept, *wide}, kept_io)
             return self._emulated(*self._narrowed(trial)).accepted
 
         return widened(sorted(plan.nodes), accepted)
@@ -205,38 +227,39 @@ class Conversion:
             found = self._judge.verdict(session.run, given_only=True)
         except NoKernelError as error:
             return replace(evidence, runtime=str(error))
+        except ModelError as error:
+            try:
+                Session(self._fixed.proto, self._fixed.name, self._fixed.folder)
+            except StabilizeError:
+                return replace(evidence, runtime="not run: ONNX Runtime cannot load the original either")
+            return replace(evidence, broken=str(error))
         renamed = tuple(replace(o, family=f"{o.family} (ONNX Runtime)") for o in found.outcomes)
         return replace(evidence, outcomes=(*evidence.outcomes, *renamed), runtime="run in ONNX Runtime")
 
     # --- after ------------------------------------------------------------------------------------------------------
 
     def _report(
-        self,
-        facts: Facts,
-        plan: Plan,
-        narrow: Narrowed,
-        kept: Mapping[int, Reason],
-        asked: Mapping[int, Reason],
-        blamed: Collection[int],
-        evidence: Evidence | None,
+        self, facts: Facts, kept: Mapping[int, Reason], asked: Mapping[int, Reason], result: _Result
     ) -> ConversionReport:
+        plan = result.plan
         told = [
             Kept(self._graph.label(i), self._graph.nodes[i].op_type, reason.text, reason.by)
             for i in facts.floats
             if i not in plan.nodes
-            for reason in [asked.get(i) or kept.get(i) or (_BLAMED if i in blamed else _CHEAPER)]
+            for reason in [asked.get(i) or kept.get(i) or (_BLAMED if i in result.blamed else _CHEAPER)]
         ]
         return ConversionReport(
             self._original.name,
             self._target.name,
             len(plan.nodes),
             told,
-            narrow.casts,
+            result.narrow.casts,
             len(plan.weights),
             len(self._graph.weights) - len(plan.weights),
             self._inputs(),
-            evidence,
+            result.evidence,
             self._repaired,
+            [] if plan.nodes else ["no node was narrowed"],
         )
 
     def _inputs(self) -> str:

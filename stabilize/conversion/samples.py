@@ -104,8 +104,8 @@ def _split(runner: OnnxRunner, data: object) -> list[Named]:
     example.check_names(runner.inputs, runner.name)
     tensors = example.by_name(runner.inputs, runner.name)
     for name, tensor in tensors.items():
-        if not tensor.numel() or (tensor.is_floating_point() and bool(tensor.isnan().any())):
-            raise UsageError(f"input data {name!r} holds {'NaN' if tensor.numel() else 'no numbers'}")
+        if tensor.is_floating_point() and bool(tensor.isnan().any()):
+            raise UsageError(f"input data {name!r} holds NaN: it would calibrate nothing")
     rows = {n: _rows(runner, n, t) for n, t in tensors.items()}
     counts = {tensors[n].shape[0] / r for n, r in rows.items() if r}
     if len(counts) == 1 and len(rows) == len([r for r in rows.values() if r]) and (count := counts.pop()) > 1:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
-from typing import Any, TypeAlias, final
+from typing import Any, Final, TypeAlias, final
 
 import numpy as np
 import onnx
@@ -21,6 +21,9 @@ from stabilize.frontends.onnx_scopes import captured
 
 #: Given the name and the contents of a value when it is computed; what it returns goes on.
 Settle: TypeAlias = Callable[[str, Any], Any]
+
+#: Version of the format that nodes by themselves need no newer one than, and that every runtime takes.
+_NEWEST: Final = 10
 
 
 def as_it_is(_: str, value: Any) -> Any:
@@ -85,7 +88,7 @@ class Kernels:
     """
 
     def __init__(self, proto: onnx.ModelProto) -> None:
-        self._imports, self._version = list(proto.opset_import), proto.ir_version
+        self._imports, self._version = list(proto.opset_import), min(proto.ir_version, _NEWEST)
         self._functions = list(proto.functions)
         self._made: dict[tuple[object, ...], Any] = {}
         try:

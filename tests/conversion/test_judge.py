@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from onnx import numpy_helper
 
@@ -141,3 +142,36 @@ def test_masks_are_not_scaled() -> None:
     mask[:, 5:] = 0
     _, report = converted(text, input_data={"x": rng().normal(size=(3, 8)).astype(np.float32), "m": mask})
     assert max(o.before for o in report.certificate.outcomes) < 1e-6
+
+
+def test_inputs_stay_wide_where_rounding_them_is_too_much() -> None:
+    # differences of numbers near 10 000
+    text = "g (float[2, 4] x) => (float[2, 4] y) { y = Softmax (x) }"
+    data = {"x": np.asarray([[0, 1, 2, 3], [10000, 10001, 10002, 10003]], np.float32)}
+    found, report = converted(text, keep_io_types=False, input_data=data)
+    assert found.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    assert report.certificate.accepted
+    assert any("they stay float32" in note for note in report.notes)
+
+
+def test_scatters_that_compute_have_no_kernels() -> None:
+    text = """g (float[4] x, int64[2, 1] i, float[2] u) => (float[4] y) {
+      a = Relu (x)
+      y = ScatterND <reduction = MODE> (a, i, u)
+    }"""
+    data = {"x": np.ones(4, np.float32), "i": np.asarray([[0], [2]]), "u": np.ones(2, np.float32)}
+    _, plain = converted(text.replace("MODE", '"none"'), input_data=data)
+    _, adds = converted(text.replace("MODE", '"add"'), input_data=data)
+    assert "ScatterND" not in {k.op_type for k in plain.kept if k.by == "operator"}
+    assert "ScatterND" in {k.op_type for k in adds.kept if k.by == "operator"}
+    assert adds.certificate.accepted
+
+
+def test_negative_indices_and_sequences() -> None:
+    text = "g (float[3, 2] x, int64[1, 2] i) => (float[1, 2] y) { y = GatherElements <axis = 0> (x, i) }"
+    data = {"x": rng().normal(size=(3, 2)).astype(np.float32), "i": np.asarray([[-1, -2]])}
+    _, report = converted(text, input_data=data)
+    assert report.certificate.accepted
+    assert report.certificate.obstacle is None
+    text = "g (float[4, 2] x) => (seq(float[2, 2]) y) { a = Relu (x) y = SplitToSequence <axis = 0> (a) }"
+    assert stabilize.convert(model(text), "fp16") is not None
