@@ -30,7 +30,15 @@ def blocks(document: str, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/quickstart.md", "docs/zoo.md"]
+    "document",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/architecture.md",
+        "docs/half-precision.md",
+        "docs/quickstart.md",
+        "docs/zoo.md",
+    ],
 )
 def test_links_and_paths_exist(document: str) -> None:
     text = (ROOT / document).read_text()
