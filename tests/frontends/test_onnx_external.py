@@ -48,8 +48,8 @@ def external(name: str, shape: list[int], file: str, offset: int, data_type: int
 
 
 def write_large(folder: Path, megabytes: int, loss: bool = False) -> Path:
-    """A model whose weights lie in two sparse files, with a naive softmax at its end, or log(1 + its square) behind that,
-    which is rewritten with numbers that the model does not have."""
+    """A model whose weights lie in two sparse files, with a naive softmax at its end, or a logarithm of 1 + something
+    behind that, which is rewritten with numbers that the model does not have."""
     layers, width = 40, 90_000
     rows = megabytes * 2**20 // layers // width // 4
     sizes = {"first.bin": 0, "second.bin": 0}
