@@ -21,8 +21,9 @@ Those of the operator.
 Per operator, format and runtime: docs/runtimes.md, measured by benchmarks/runtime_accuracy.py.
 
 ## Safety
-exact: the same function in other operators of the standard. Certified by running both in ONNX Runtime against arbitrary
-precision. It costs time: Sigmoid takes 2 to 3 times as long; `allow_fast=("Sigmoid",)` keeps the runtime's own.
+exact: the same function in other operators of the standard. Certified against arbitrary precision by running both in
+ONNX Runtime, for another runtime what takes the operator's place. It costs time: Sigmoid takes 2 to 3 times as long, a
+model of products next to none; `allow_fast=("Sigmoid",)` keeps the runtime's own.
 
 ## Source
 Measured with ONNX Runtime 1.31 and OpenVINO 2026.4 on x86-64; the operators are those of the ONNX standard.

@@ -19,7 +19,7 @@ from stabilize.errors import ShapeError
 from stabilize.formats import is_float
 from stabilize.frontends import onnx_norms
 from stabilize.frontends.onnx_emitter import CannotEmit, Emit, Emitter, Names, Place, Ref
-from stabilize.frontends.onnx_expand import EXPANSIONS, bce_rows, log1pexp, logcumsumexp
+from stabilize.frontends.onnx_expand import EXPANSIONS, bce_rows, log1pexp, logcumsumexp, squares_hold
 from stabilize.frontends.onnx_rows import NOTHING_IGNORED
 from stabilize.frontends.onnx_runtimes import PORTABLE, Runtime
 from stabilize.frontends.onnx_types import numpy_dtype
@@ -145,7 +145,8 @@ def _reduce(op_type: str, since: int, e: Emitter, v: Value) -> Ref:
 def _norm(e: Emitter, v: Value) -> Ref:
     if not v.axes:
         return e.value(e.builder.make("abs", v.operands[0]))
-    return _native("ReduceL2", partial(_reduce, "ReduceL2", 18), e, v)
+    squared = partial(_reduce, "ReduceL2", 18)
+    return squared(e, v) if squares_hold(v.operands[0]) else _native("ReduceL2", squared, e, v)
 
 
 def _logsumexp(e: Emitter, v: Value) -> Ref:

@@ -3,10 +3,11 @@
 Written once, in the vocabulary: the emitter uses them to spell a primitive in standard operators, the reader to
 recognise that spelling and read the primitive back, so that patching twice changes nothing.
 
-Each is accurate to a few ulp over the whole range of its format, passes NaN, is exact at ±inf, and has no branch
-whose dead side is infinite. Measured with ONNX Runtime 1.31 on CPU (float32): Sigmoid is 0 below −18 and wrong by
-thousands of ulps below −9; Softplus of float64 is 0 below −37 (log(1 + eˣ)); ReduceLogSumExp of a row that starts
-with −inf takes 0 for its maximum, so that [−inf, −144] gives −inf, and is slower than what stands for it here.
+Each is accurate to a few ulp over the normal range of its format, passes NaN, is exact at ±inf, and has no branch
+whose dead side is infinite. Measured with ONNX Runtime 1.31 on CPU (float32; docs/runtimes.md has the others): Sigmoid
+is 0 below −18 and wrong by thousands of ulps below −9; ReduceLogSumExp of a row that starts with −inf takes 0 for its
+maximum, so that [−inf, −144] gives −inf, and takes 3 to 12 times as long as what stands for it here; ReduceL2 squares
+what overflows. Its Tanh is up to 26 ulp off next to the least normal number, and so is expm1 there.
 """
 
 from __future__ import annotations
@@ -128,6 +129,18 @@ def norm(b: Builder, x: Value, axes: tuple[int, ...], keepdim: bool) -> Value:
     root = b.make("sqrt", b.reduce("sum", b.make("mul", scaled, scaled), axes))
     value = b.make("mul", root, top)
     return value if keepdim else b.squeeze(value, axes)
+
+
+def squares_hold(x: Value) -> bool:
+    """Whether squares of `x` stay in range by themselves: widened from float16, or a quotient by its largest size."""
+    if x.op == "cast" and x.operands[0].dtype in FORMATS:
+        return 2 * FORMATS[x.operands[0].dtype].emax < FORMATS[x.dtype].emax - 32
+    if x.op != "div":
+        return False
+    scale = x.operands[1]
+    while scale.op in ("minimum", "maximum", "expand"):
+        scale = next((o for o in scale.operands if o.op != "constant"), scale.operands[0])
+    return scale.op == "max" and scale.operands[0].op == "abs" and scale.operands[0].operands[0] is x.operands[0]
 
 
 def bce_rows(b: Builder, x: Value, y: Value, tail: Value) -> Value:

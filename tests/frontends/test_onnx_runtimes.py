@@ -13,13 +13,14 @@ import onnx_ir as ir
 import pytest
 
 from stabilize.errors import UsageError
+from stabilize.frontends.onnx import open_onnx
 from stabilize.frontends.onnx_emit import ROWS, can_emit
 from stabilize.frontends.onnx_emitter import Emitter, Names, Place
 from stabilize.frontends.onnx_runtimes import PORTABLE, UNSTABLE, Runtime
 from stabilize.frontends.onnx_types import DATA_TYPES, host_shape, numpy_dtype
 from stabilize.graph.build import Builder
 from stabilize.graph.value import TensorType, Value
-from tests.frontends.onnx_support import run
+from tests.frontends.onnx_support import model, run
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -125,6 +126,23 @@ def test_norms_neither_overflow_nor_vanish(dtype: str, keepdim: bool) -> None:
     want = np.asarray([big * root, small * root, 0, np.inf, np.nan, 5, np.inf])
     np.testing.assert_allclose(y.reshape(-1).astype(np.float64), want, rtol=4 * float(info.eps))
     assert y.shape == ((len(rows), 1) if keepdim else (len(rows),))
+
+
+def test_a_norm_of_what_is_scaled_or_widened_is_the_operator() -> None:
+    """What cannot overflow is not scaled again."""
+    scaled = norm_of("Div(x, m)", "m = ReduceMax(a, axes)", "a = Abs(x)")
+    assert open_onnx(scaled, Runtime("onnxruntime")).coarse() == {}
+    other = norm_of("Div(x, m)", "m = ReduceMax(x, axes)", "a = Abs(x)")
+    assert [c.op_type for c in open_onnx(other, Runtime("onnxruntime")).coarse().values()] == ["ReduceL2"]
+    widened = norm_of("Cast<to = 1>(h)", "h = Cast<to = 10>(x)", "a = Abs(x)")
+    assert open_onnx(widened, Runtime("onnxruntime")).coarse() == {}
+    bfloat16 = norm_of("Cast<to = 1>(h)", "h = Cast<to = 16>(x)", "a = Abs(x)")
+    assert [c.op_type for c in open_onnx(bfloat16, Runtime("onnxruntime")).coarse().values()] == ["ReduceL2"]
+
+
+def norm_of(values: str, second: str, first: str) -> onnx.ModelProto:
+    body = f"{first} {second} s = {values} y = ReduceL2(s, axes)"
+    return model(f"g (float[2, 4] x) => (float[2, 1] y) <int64[1] axes = {{1}}> {{ {body} }}")
 
 
 def test_norms_of_nothing_are_0() -> None:
