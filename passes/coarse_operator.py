@@ -23,7 +23,7 @@ Per operator, format and runtime: docs/runtimes.md, measured by benchmarks/runti
 ## Safety
 exact: the same function in other operators of the standard. Certified against arbitrary precision by running both in
 ONNX Runtime, for another runtime what takes the operator's place. It costs time: Sigmoid takes 2 to 3 times as long, a
-model of products next to none; `allow_fast=("Sigmoid",)` keeps the runtime's own.
+gated layer of width 1024 with its two products a tenth; `allow_fast=("Sigmoid",)` keeps the runtime's own.
 
 ## Source
 Measured with ONNX Runtime 1.31 and OpenVINO 2026.4 on x86-64; the operators are those of the ONNX standard.
