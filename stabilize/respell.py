@@ -39,12 +39,15 @@ def respelled(host: _Host, model: str, *, certify: bool) -> tuple[_Host, Report]
     found = host.coarse() if isinstance(host, OnnxHost) else {}
     if not isinstance(host, OnnxHost) or not found:
         return host, report
-    scribe, decided = Scribe(host.view), dict[object, Certificate | None]()
+    scribe, decided = Scribe(host.view), dict[str, Certificate | None]()
     accepted: list[Value] = []
     for value, coarse in found.items():
         message = f"{_TOLD[host.runtime.name]} has no good kernel for {coarse.op_type} in {value.dtype}"
         proposal = RULE.proposal(value, value, message=message)
-        certificate = _certificate(host, coarse, decided) if certify else None
+        key = _question(host, value, coarse)
+        if certify and key not in decided:
+            decided[key] = _certificate(host, coarse)
+        certificate = decided.get(key)
         if certify and certificate is None:
             continue  # the version that is installed does better than the one that was measured
         fixable = certificate is None or certificate.accepted
@@ -73,8 +76,18 @@ def coarse_findings(host: Host, model: str) -> list[Finding]:
 _TOLD = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
-def _certificate(host: OnnxHost, coarse: Coarse, decided: dict[object, Certificate | None]) -> Certificate | None:
-    """Of one node; nodes of one operator, type and shape are judged once. None: nothing is wrong with it."""
+def _question(host: OnnxHost, value: Value, coarse: Coarse) -> str:
+    """Nodes of one operator, types and sizes are judged once."""
+    leaves: dict[Value, str] = {}
+    for i, name in enumerate(coarse.given):
+        leaf = host.view.bindings[name]
+        sizes = ["n" if isinstance(d, str) else str(d) for d in leaf.shape]
+        leaves[leaf] = f"x{i}: {leaf.dtype}[{', '.join(sizes)}]"
+    return f"{coarse.op_type} as {one_line(value, leaves)}"
+
+
+def _certificate(host: OnnxHost, coarse: Coarse) -> Certificate | None:
+    """Of one node; None where nothing is wrong with it."""
     try:
         piece = host.piece(coarse.given, [coarse.name])
         before = cast("onnx.ModelProto", piece.model)
@@ -82,11 +95,7 @@ def _certificate(host: OnnxHost, coarse: Coarse, decided: dict[object, Certifica
         value = small.view.bindings[coarse.name]
         if value.op == "opaque":
             raise ModelError(f"{coarse.name} cannot be judged by itself")
-        inputs = [small.view.bindings[name] for name in piece.inputs]
-        key = one_line(value, {leaf: f"x{i}: {leaf.type}" for i, leaf in enumerate(inputs)}), coarse.op_type
-        if key not in decided:
-            decided[key] = _judged(small, value, list(piece.inputs))
-        return decided[key]
+        return _judged(small, value, piece.inputs)
     except (ModelError, MissingExtraError) as error:
         return Certificate(False, str(error), "arb", ())
 
