@@ -131,6 +131,8 @@ class Conversion:
         before = marked(graph.proto)
         if before is not None and before != target.name:
             raise UsageError(f"{name} was converted to {before}: convert the float32 model it was made from")
+        if not any(each.domain in ("", "ai.onnx") for each in graph.proto.opset_import):
+            raise ModelError(f"{name}: it imports no operators of the standard: there is nothing to convert")
         if graph.opset < target.oldest_opset:
             raise ModelError(
                 f"{name}: operators of opset {graph.opset} have no {target.name}: convert it first, e.g. "

@@ -181,6 +181,13 @@ def test_nothing_to_convert(text: str, told: str) -> None:
         stabilize.convert(model(text), "fp16")
 
 
+def test_operators_of_other_domains_alone() -> None:
+    proto = model("g (float[2] x) => (float[2] y) { y = test.Mine (x) }")
+    del proto.opset_import[0]
+    with pytest.raises(ModelError, match="no operators of the standard"):
+        stabilize.convert(proto, "fp16")
+
+
 @pytest.mark.parametrize(
     ("keywords", "told"),
     [
@@ -284,3 +291,16 @@ def test_nothing_is_left_where_it_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no_such"):
         stabilize.convert(proto, "fp16", f=tmp_path / "no_such" / "a.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_program_of_torch_comes_back_as_one() -> None:
+    import torch
+
+    head = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Softmax(-1)).eval()
+    program = torch.onnx.export(head, (torch.randn(2, 8),), dynamo=True, verbose=False)
+    assert program is not None
+    found, report = stabilize.convert(program, "fp16", return_report=True)
+    assert isinstance(found, torch.onnx.ONNXProgram)
+    assert report.narrowed == 1
+    assert sorted(op_types(found.model_proto)) == ["Cast", "Cast", "Gemm", "Softmax"]
+    assert op_types(program.model_proto) == ["Gemm", "Softmax"]
