@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stabilize.api import certify, convert, lint, load, optimize
     from stabilize.conversion.report import ConversionReport
     from stabilize.errors import MissingExtraError, ModelError, StabilizeError, UsageError
+    from stabilize.export.onnx import export_onnx
     from stabilize.records import Declined, Finding, Rewrite
     from stabilize.report import Report
 
@@ -35,6 +36,7 @@ __all__ = [
     "UsageError",
     "certify",
     "convert",
+    "export_onnx",
     "lint",
     "load",
     "optimize",
@@ -44,6 +46,7 @@ __all__ = [
 _HOMES = {
     "certify": "stabilize.api",
     "convert": "stabilize.api",
+    "export_onnx": "stabilize.export.onnx",
     "lint": "stabilize.api",
     "load": "stabilize.api",
     "optimize": "stabilize.api",

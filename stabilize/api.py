@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _M = TypeVar("_M")
 
 #: torch.export and the number of threads that torch uses belong to the whole process: one run at a time.
-_alone = RLock()
+alone = RLock()
 
 
 @overload
@@ -114,7 +114,7 @@ def optimize(
     _check_runtime(model, target)
     if example_inputs is None and _is_plain_module(model):
         return _optimize_lazily(model, request, name, dynamic_shapes, return_report)
-    with _alone, only_new_objects():
+    with alone, only_new_objects():
         host = open_host(model, example_inputs, dynamic_shapes, _Later(request, name), target)
         _check_names(request, host)
         rewritten, report = run(host, request, name, progress)
@@ -177,7 +177,7 @@ def lint(
         model = load(cast("str | os.PathLike[str]", model))
     if example_inputs is None and _is_plain_module(model):
         raise UsageError("example_inputs are needed: a module does not say what inputs it takes")
-    with _alone, only_new_objects():
+    with alone, only_new_objects():
         host = open_host(model, example_inputs, dynamic_shapes, runtime=target)
         if isinstance(host, OnnxHost):
             host.check_whole()
@@ -321,7 +321,7 @@ def convert(
     """
     from stabilize.conversion.entry import convert as convert_model
 
-    with _alone, only_new_objects():
+    with alone, only_new_objects():
         converted, report = convert_model(
             model,
             to,

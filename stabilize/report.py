@@ -11,11 +11,11 @@ from stabilize.output import sarif
 from stabilize.output.excerpt import Sources
 from stabilize.output.places import origin, place
 from stabilize.output.text import Line, block, counted, found, notes, plain, totals
-from stabilize.records import SCHEMA_VERSION, Declined, Finding, Json, Rewrite
+from stabilize.records import SCHEMA_VERSION, Certificate, Declined, Finding, Json, Rewrite
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Report:
     """What one run of `optimize` or `lint` has to say about one model.
 
@@ -23,12 +23,14 @@ class Report:
     findings: every defect that was found, fixed or not.
     rewrites: what was applied.
     declined: what was refused.
+    certificate: of the whole model, where one was asked for: how it compares with what it was made from.
     """
 
     model: str
     findings: list[Finding] = field(default_factory=list["Finding"])
     rewrites: list[Rewrite] = field(default_factory=list["Rewrite"])
     declined: list[Declined] = field(default_factory=list["Declined"])
+    certificate: Certificate | None = None
 
     def extend(self, other: Report) -> None:
         """Add the records of `other`."""
@@ -84,6 +86,8 @@ def _lines(report: Report) -> Iterator[Line]:
     for declined in report.declined:
         yield from _declined(declined)
         yield []
+    if report.certificate is not None:
+        yield [(f"{report.model}: the whole model: {report.certificate.text()}", "")]
     told = summary(report) if report.rewrites or report.declined else totals(report.findings)
     yield [(f"{report.model}: {told}", "")]
 

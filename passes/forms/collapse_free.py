@@ -17,7 +17,7 @@ import math
 from fractions import Fraction
 from typing import cast, final
 
-from stabilize.formats import FORMATS
+from stabilize.formats import FORMATS, is_float
 from stabilize.graph.value import Value
 from stabilize.passes.catalogue import COLLAPSE
 from stabilize.passes.fused import LOSS_SINKS, ReducedLoss, RowLoss, class_axis, read_loss
@@ -31,7 +31,7 @@ def propose(ctx: Context, value: Value) -> Proposal | None:
     """Any cross-entropy, in any spelling, when the user asked for `form="collapse-free"`."""
     if ctx.options.form != NAME:
         return None
-    if value.op == "cross_entropy":
+    if value.op == "cross_entropy" and not is_float(value.operands[1].dtype):
         return _fused(ctx, value)
     if value.op == "nll_loss":
         return _nll(ctx, value)

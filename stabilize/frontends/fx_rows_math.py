@@ -120,6 +120,49 @@ def mish(c: Call) -> Value:
     return c.b.make("mul", x, c.b.make("tanh", c.b.make("softplus", x)))
 
 
+def elu(c: Call) -> Value:
+    """scale·max(x, 0) + scale·alpha·(exp(input_scale·min(x, 0)) − 1)."""
+    alpha, scale, inner = (float(c.number(name)) for name in ("alpha", "scale", "input_scale"))
+    return _two_sided(c, scale, alpha * scale, inner)
+
+
+def celu(c: Call) -> Value:
+    """max(x, 0) + alpha·(exp(min(x, 0)/alpha) − 1)."""
+    alpha = float(c.number("alpha"))
+    return _two_sided(c, 1.0, alpha, 1.0 / alpha)
+
+
+def selu(c: Call) -> Value:
+    """The elu of Klambauer et al. 2017, with PyTorch's constants."""
+    alpha, scale = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+    return _two_sided(c, scale, alpha * scale, 1.0)
+
+
+def _two_sided(c: Call, above: float, below: float, inner: float) -> Value:
+    """above·max(x, 0) + below·(exp(inner·min(x, 0)) − 1): each side is 0 where the other counts."""
+    x = c.operand("self")
+
+    def times(value: Value, factor: float) -> Value:
+        return value if factor == 1.0 else c.b.apply("mul", value, factor)
+
+    low = c.b.make("expm1", times(c.b.apply("minimum", x, 0.0), inner))
+    return c.b.make("add", times(c.b.apply("maximum", x, 0.0), above), times(low, below))
+
+
+def logaddexp2(c: Call) -> Value:
+    """log₂(2ˣ + 2ʸ)."""
+    x, y = (c.b.apply("mul", c.operand(i), math.log(2.0)) for i in (0, 1))
+    return c.b.apply("mul", c.b.make("logaddexp", x, y), 1.0 / math.log(2.0))
+
+
+def xlog1py(c: Call) -> Value:
+    """x·log1p(y), 0 where x is 0 and y a number."""
+    x, y = c.operand(0), c.operand(1)
+    product = c.b.make("mul", x, c.b.make("log1p", y))
+    nothing = c.b.make("and", c.b.apply("eq", x, 0.0), c.b.make("not", c.b.make("isnan", y)))
+    return c.b.apply("where", nothing, 0.0, product)
+
+
 def softplus(c: Call) -> Value:
     """softplus(βx)/β. PyTorch's switch to the identity at βx > 20 is within half an ulp of float32."""
     if c.number("threshold") < 20:
@@ -275,6 +318,9 @@ MATH_ROWS: dict[str, Row] = {
     "cosh.default": cosh,
     "silu.default": silu,
     "mish.default": mish,
+    "elu.default": elu,
+    "celu.default": celu,
+    "selu.default": selu,
     "softplus.default": softplus,
     "logit.default": logit,
     "special_logit.default": logit,
@@ -322,6 +368,8 @@ MATH_ROWS: dict[str, Row] = {
     "logaddexp.default": binary("logaddexp"),
     **{f"xlogy.{overload}": binary("xlogy") for overload in ("Tensor", "Scalar_Self", "Scalar_Other")},
     "special_xlogy.default": binary("xlogy"),
+    "logaddexp2.default": logaddexp2,
+    "special_xlog1py.default": xlog1py,
     # comparisons and logic
     **{f"{name}.{overload}": compare(op) for name, op in _COMPARE_ALIASES.items() for overload in ("Tensor", "Scalar")},
     **{

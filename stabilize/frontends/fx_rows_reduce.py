@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from stabilize.formats import is_float
 from stabilize.frontends.fx_call import Call, Row, Unreadable
 from stabilize.frontends.fx_rows_math import truth
 from stabilize.graph.value import Value
@@ -256,8 +255,6 @@ def _reduction(c: Call) -> str:
 
 def cross_entropy(c: Call) -> Value:
     x, y, weight = c.tensor("self"), c.tensor("target"), c.maybe("weight")
-    if is_float(y.dtype):
-        raise Unreadable("class probabilities as a target")
     operands = (x, y) if weight is None else (x, y, weight)
     return c.b.make(
         "cross_entropy",

@@ -19,9 +19,10 @@ from stabilize.errors import ShapeError
 from stabilize.formats import is_float
 from stabilize.frontends import onnx_norms
 from stabilize.frontends.onnx_emitter import CannotEmit, Emit, Emitter, Names, Place, Ref
-from stabilize.frontends.onnx_expand import EXPANSIONS, bce_rows, log1pexp, logcumsumexp, squares_hold
+from stabilize.frontends.onnx_expand import EXPANSIONS, squares_hold
 from stabilize.frontends.onnx_rows import NOTHING_IGNORED
 from stabilize.frontends.onnx_runtimes import PORTABLE, Runtime
+from stabilize.frontends.onnx_spell import attention, bce_with_logits, cross_entropy, log_sigmoid, logcumsumexp
 from stabilize.frontends.onnx_types import numpy_dtype
 from stabilize.graph.build import Builder
 from stabilize.graph.value import Dim, TensorType, Value
@@ -71,10 +72,6 @@ def _wide(e: Emitter, v: Value) -> Ref:
 
 def _expanded(e: Emitter, v: Value) -> Ref:
     return e.value(EXPANSIONS[v.op].build(e.builder, *v.operands, **dict(v.attrs)))
-
-
-def _log_sigmoid(b: Builder, v: Value) -> Value:
-    return b.neg(b.make("softplus", b.neg(v.operands[0])))
 
 
 def _ne(e: Emitter, v: Value) -> Ref:
@@ -170,12 +167,6 @@ def _scan(op_type: str, e: Emitter, v: Value) -> Ref:
     return e.op(op_type, e.value(v.operands[0]), e.number(v.axes[0], "int64"), type=v.type)
 
 
-def _logcumsumexp(b: Builder, v: Value) -> Value:
-    if not isinstance(v.shape[v.axes[0]], int):
-        raise CannotEmit("logcumsumexp along a symbolic axis")
-    return logcumsumexp(b, v.operands[0], v.axes[0])
-
-
 def _softmax(op_type: str, e: Emitter, v: Value) -> Ref:
     axis, last = v.axes[0], v.type.rank - 1
     if e.opset < 13 and axis != last:
@@ -253,10 +244,10 @@ def _one_hot(b: Builder, v: Value) -> Value:
 
 def _class_loss(op_type: str, e: Emitter, v: Value) -> Ref:
     x, y = v.operands[:2]
+    if v.op == "cross_entropy" and (is_float(y.dtype) or v.attr("label_smoothing") != 0.0):
+        return e.value(cross_entropy(e.builder, v))
     if is_float(y.dtype):
         raise CannotEmit("class probabilities as labels")
-    if v.op == "cross_entropy" and v.attr("label_smoothing") != 0.0:
-        return e.value(_smoothed(e.builder, v))
     if x.type.rank < 2:
         return e.value(_single_row(e.builder, v))
     if v.op == "cross_entropy" and not e.computes(op_type, v.dtype):
@@ -281,52 +272,6 @@ def _single_row(b: Builder, v: Value) -> Value:
     x, y = v.operands[:2]
     loss = b.make(v.op, b.unsqueeze(x, [0]), b.unsqueeze(y, [0]), *v.operands[2:], **dict(v.attrs))
     return b.squeeze(loss, [0]) if loss.type.rank else loss
-
-
-def _smoothed(b: Builder, v: Value) -> Value:
-    """(1 − ε)·nll + ε·mean over classes of −log_softmax, over the rows that are not ignored."""
-    x, y, weight = v.operands[0], v.operands[1], v.operands[2:]
-    if weight:
-        raise CannotEmit("label smoothing together with class weights")
-    axis = 1 if x.type.rank > 1 else 0
-    epsilon = float(cast(float, v.attr("label_smoothing")))
-    logs = b.make("log_softmax", x, axis=axis)
-    ignored = b.apply("eq", y, cast(int, v.attr("ignore_index")))
-    nll = b.make("nll_loss", logs, y, reduction="none", ignore_index=v.attr("ignore_index"))
-    spread = b.neg(b.reduce("mean", logs, [axis], False))
-    rows = b.make("add", b.apply("mul", nll, 1.0 - epsilon), b.apply("mul", spread, epsilon))
-    rows = b.apply("where", ignored, 0.0, rows)
-    if v.attr("reduction") == "none":
-        return rows
-    total = b.reduce("sum", rows, range(rows.type.rank), False)
-    if v.attr("reduction") == "sum":
-        return total
-    kept = b.cast(b.make("not", ignored), x.dtype)
-    return b.make("div", total, b.reduce("sum", kept, range(kept.type.rank), False))
-
-
-def _bce(b: Builder, v: Value) -> Value:
-    x, y = v.operands
-    rows = bce_rows(b, x, y, log1pexp(b, b.neg(b.make("abs", x))))
-    reduction = v.attr("reduction")
-    return rows if reduction == "none" else b.reduce(str(reduction), rows, range(rows.type.rank), False)
-
-
-def _attention(b: Builder, v: Value) -> Value:
-    q, k, value, *mask = v.operands
-    scale, width = v.attr("scale"), q.shape[-1]
-    if scale is None:
-        if not isinstance(width, int):
-            raise CannotEmit("attention whose head size is symbolic and whose scale is not given")
-        scale = 1.0 / math.sqrt(width)
-    perm = (*range(k.type.rank - 2), k.type.rank - 1, k.type.rank - 2)
-    factor = b.constant(float(np.asarray(scale).astype(numpy_dtype(q.dtype))), q.dtype)
-    scores = b.make("matmul", b.make("mul", q, factor), b.make("transpose", k, perm=perm))
-    if mask and mask[0].dtype == "bool":
-        scores = b.apply("where", mask[0], scores, -math.inf)
-    elif mask:
-        scores = b.make("add", scores, mask[0])
-    return b.make("matmul", b.make("softmax", scores, axis=scores.type.rank - 1), value)
 
 
 def _rule(rule: Callable[[Builder, Value], Value]) -> Emit:
@@ -362,7 +307,7 @@ ROWS: dict[str, Emit] = {
     "detach": _detach,
     "cast": _cast,
     **dict.fromkeys(("log1p", "expm1", "logaddexp", "xlogy", "erfc", "erfcx", "log_ndtr"), _composed),
-    "log_sigmoid": partial(_lowered_wide, _log_sigmoid),
+    "log_sigmoid": partial(_lowered_wide, log_sigmoid),
     "sum": partial(_reduce, "ReduceSum", 13),
     **{
         primitive: partial(_reduce, op_type, 18)
@@ -377,7 +322,7 @@ ROWS: dict[str, Emit] = {
     "argmax": _argmax,
     "cumsum": partial(_native, "CumSum", partial(_scan, "CumSum")),
     "cumprod": partial(_scan, "CumProd"),
-    "logcumsumexp": partial(_lowered_wide, _logcumsumexp),
+    "logcumsumexp": partial(_lowered_wide, logcumsumexp),
     "topk_values": partial(_topk, 0),
     "topk_indices": partial(_topk, 1),
     "reshape": _reshape,
@@ -391,8 +336,8 @@ ROWS: dict[str, Emit] = {
     "one_hot": _rule(_one_hot),
     "cross_entropy": partial(_class_loss, "SoftmaxCrossEntropyLoss"),
     "nll_loss": partial(_class_loss, "NegativeLogLikelihoodLoss"),
-    "bce_with_logits": partial(_lowered_wide, _bce),
-    "attention": _rule(_attention),
+    "bce_with_logits": partial(_lowered_wide, bce_with_logits),
+    "attention": _rule(attention),
     "layer_norm": onnx_norms.emit,
     "rms_norm": onnx_norms.emit,
 }  # fmt: skip

@@ -48,7 +48,7 @@ def _scaled_tail(b: Builder, z: Value) -> Value:
     *rest, last = (_number(b, c, z.dtype) for c in (_FLOAT64 if z.dtype == "float64" else _FLOAT32))
     total = last
     for coefficient in reversed(rest):
-        total = b.make("add", b.make("mul", total, s), coefficient)
+        total = b.make("add", b.make("mul", s, total), coefficient)
     return b.make("mul", t, total)
 
 

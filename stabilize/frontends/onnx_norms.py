@@ -12,6 +12,7 @@ import numpy as np
 
 from stabilize.frontends.onnx_call import Call, Refused
 from stabilize.frontends.onnx_emitter import Emitter, Ref
+from stabilize.frontends.onnx_runtimes import Runtime
 from stabilize.frontends.onnx_types import numpy_dtype
 from stabilize.graph.build import Builder
 from stabilize.graph.value import Value
@@ -37,9 +38,7 @@ def read(primitive: str, call: Call) -> tuple[Value | None, ...]:
 
 def emit(e: Emitter, v: Value) -> Ref:
     """The operator where the opset has it and the runtime computes it stably, else two passes."""
-    epsilon = cast(float, v.attr("epsilon"))
-    rounded = v.dtype == "float64" and float(np.float32(epsilon)) != epsilon  # the attribute is a float32
-    if rounded or not e.computes(_OPERATORS[v.op], v.dtype):
+    if _is_rounded(v) or not e.computes(_OPERATORS[v.op], v.dtype):
         return e.value(spelled(e.builder, v))
     x, *affine = (e.value(o) for o in v.operands)
     if not affine:
@@ -47,7 +46,18 @@ def emit(e: Emitter, v: Value) -> Ref:
         if not all(isinstance(d, int) for d in shape):
             return e.value(spelled(e.builder, v))
         affine = [e.array(np.ones(cast("tuple[int, ...]", shape), numpy_dtype(v.dtype)), v.dtype)]
-    return e.op(_OPERATORS[v.op], x, *affine, type=v.type, axis=v.axes[0], epsilon=epsilon)
+    return e.op(_OPERATORS[v.op], x, *affine, type=v.type, axis=v.axes[0], epsilon=v.attr("epsilon"))
+
+
+def is_spelled(v: Value, runtime: Runtime) -> bool:
+    """Whether the operator, if the opset has it, does not compute this stably."""
+    return _is_rounded(v) or not runtime.computes(_OPERATORS[v.op], v.dtype)
+
+
+def _is_rounded(v: Value) -> bool:
+    """Whether ε is another number in the operator: its attribute is a float32."""
+    epsilon = cast(float, v.attr("epsilon"))
+    return v.dtype == "float64" and float(np.float32(epsilon)) != epsilon
 
 
 def spelled(b: Builder, v: Value) -> Value:

@@ -152,7 +152,7 @@ def _finding(guard: _Guard) -> Finding:
     text = f"{node.args[0]} {guard.sign} {number!r}"
     message = (
         f"{text} is {node.args[0]} in the exported model: the exporter's optimizer takes the number for "
-        f"{round(guard.number)}. Export with optimize=False"
+        f"{round(guard.number)}. Export with stabilize.export_onnx"
     )
     return Finding(
         RULE.code, RULE.name, RULE.severity, message, node.name, source.module, source.file, source.line, text
