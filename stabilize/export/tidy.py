@@ -15,7 +15,7 @@ from onnxscript import optimizer, rewriter
 from onnxscript.rewriter import onnx_fusions, pattern
 from onnxscript.rewriter.rules import common
 
-passes: Any = common_passes  # partly untyped
+passes = cast(Any, common_passes)  # partly untyped
 
 
 def tidied(model: ir.Model) -> ir.Model:

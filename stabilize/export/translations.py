@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import onnx_ir as ir
 import onnxscript
 import torch
 
-_aten: Any = torch.ops.aten
-op: Any = onnxscript.opset18  # its methods are typed for scripts, not for values
+_aten = cast(Any, torch.ops.aten)
+op = cast(Any, onnxscript.opset18)  # its methods are typed for scripts, not for values
 
 
 def scalar_tensor(s: Any, dtype: int = -1, **_: Any) -> Any:

@@ -77,7 +77,7 @@ def test_a_finding_says_where_and_what_to_do() -> None:
     assert (finding.node, finding.fixable, finding.safety, finding.stable) == ("add", False, None, None)
     assert str(finding.file).endswith("test_lost_guards.py")
     assert finding.line is not None
-    assert "takes the number for 0. Export with optimize=False" in finding.message
+    assert "takes the number for 0. Export with stabilize.export_onnx" in finding.message
     (nan,) = program(torch.zeros(1, 5).expand(3, 5).contiguous())
     assert nan.isnan().all()  # as the finding says
 
