@@ -11,7 +11,7 @@ x/(‖x‖ + 1e-8) of a row of zeros becomes 0/0 = NaN, log(p + 1e-9) becomes �
 ## Example
     torch.onnx.export(model, args)
 →
-    torch.onnx.export(model, args, optimize=False)
+    stabilize.export_onnx(model, args)
 
 ## Shapes
 Any.

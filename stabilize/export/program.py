@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, cast
 
 import onnx_ir as ir
@@ -54,9 +54,9 @@ def export(
     options: of `torch.onnx.export`. A whole program that is certified and declined is a warning in the log of
     `stabilize`, and `report.certificate`.
     """
-    given = args if isinstance(args, tuple) else (args,)
+    given = cast("tuple[object, ...]", args if isinstance(args, tuple) else (args,))
     check_options(options)
-    kwargs = options.get("kwargs") or {}
+    kwargs = cast("dict[str, object]", options.get("kwargs") or {})
     shapes = _shapes(model, given, options)
     program = model if isinstance(model, ExportedProgram) else captured(model, given, kwargs, shapes)
     name = type(model).__name__
@@ -81,7 +81,7 @@ def export(
 def _unburden(model: ir.Model, inner: Collection[str]) -> None:
     """Notes of the exporter, a kilobyte a node, only at the last node of each written operator."""
     for node in model.graph.all_nodes():
-        origin = node.meta.get("node")
+        origin = cast(Any, node.meta).get("node")
         if isinstance(origin, fx.Node) and origin.name in inner:
             node.metadata_props.clear()
 
@@ -123,17 +123,18 @@ def _shapes(model: object, args: Sequence[object], options: Mapping[str, Any]) -
         return options["dynamic_shapes"]
     if not options.get("dynamic_axes"):
         return None
-    kwargs, names = options.get("kwargs") or {}, options.get("input_names")
+    kwargs, names = cast("dict[str, object]", options.get("kwargs") or {}), options.get("input_names")
     return shapes_of_axes(model, args, kwargs, options["dynamic_axes"], names)
 
 
 def _translated(program: ExportedProgram, shapes: object, options: Mapping[str, Any]) -> torch.onnx.ONNXProgram:
     """What `torch.onnx.export` makes of a program, without its optimizer."""
-    table = {**TRANSLATIONS, **(options.get("custom_translation_table") or {})}
+    own = cast("dict[Any, Callable[..., Any]]", options.get("custom_translation_table") or {})
+    table = {**TRANSLATIONS, **own}
     passed = {k: v for k, v in options.items() if k in _PASSED}
     try:
         with unlogged():
-            written = cast(Any, torch.onnx.export)(
+            written = cast(Any, torch.onnx).export(
                 program, dynamo=True, optimize=False, verbose=False, dynamic_shapes=shapes,
                 custom_translation_table=table, **passed,
             )  # fmt: skip

@@ -38,12 +38,12 @@ def save(program: torch.onnx.ONNXProgram, target: Target, options: Mapping[str, 
     ModelError when the file cannot be written; what was there before is there still.
     """
     if not isinstance(target, (str, os.PathLike)):
-        onnx.save(program.model_proto, target)
+        cast(Any, onnx).save(program.model_proto, target)
         return
     path = Path(target)
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder, Staged() as staged:
-            program.save(
+            cast(Any, program).save(
                 Path(folder) / path.name,
                 include_initializers=options.get("export_params", True),
                 keep_initializers_as_inputs=options.get("keep_initializers_as_inputs", False),

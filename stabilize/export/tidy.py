@@ -22,7 +22,7 @@ def tidied(model: ir.Model) -> ir.Model:
     """`model`, changed in place: functions inlined, constants folded, no-ops and dead nodes removed."""
     passes.InlinePass()(model)
     for _ in range(2):
-        optimizer.fold_constants(model)
+        cast(Any, optimizer).fold_constants(model)
         rewriter.RewritePass(_RULES)(model)
         passes.RemoveUnusedNodesPass()(model)
         passes.RemoveUnusedFunctionsPass()(model)

@@ -6,7 +6,7 @@ Each is called with ONNX values by `torch.onnx.export(custom_translation_table=â
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 import numpy as np
@@ -28,19 +28,19 @@ def scalar_tensor(s: Any, dtype: int = -1, **_: Any) -> Any:
 
 def full(size: Any, fill_value: Any, dtype: int = -1, **_: Any) -> Any:
     """The same for a whole tensor."""
-    if dtype == -1 and not isinstance(fill_value, ir.Value):
-        kinds = {bool: ir.DataType.BOOL, int: ir.DataType.INT64}
-        dtype = int(kinds.get(type(fill_value), ir.DataType.FLOAT))
-    number = scalar_tensor(fill_value, dtype) if dtype != -1 else fill_value
-    if isinstance(size, Sequence) and not size:
+    if dtype == -1 and isinstance(fill_value, (bool, int)):
+        dtype = int(ir.DataType.BOOL if isinstance(fill_value, bool) else ir.DataType.INT64)
+    number = fill_value if dtype == -1 and isinstance(fill_value, ir.Value) else scalar_tensor(fill_value, dtype)
+    if isinstance(size, ir.Value):
+        return op.Expand(number, size)
+    sizes = cast("list[Any]", size)
+    if not sizes:
         return number
-    if isinstance(size, Sequence) and all(isinstance(n, int) for n in size):
-        size = _constant(list(size), ir.DataType.INT64)
-    elif isinstance(size, Sequence):
-        size = op.Concat(
-            *(op.Reshape(_constant(n, ir.DataType.INT64) if isinstance(n, int) else n, [-1]) for n in size), axis=0
-        )
-    return op.Expand(number, size)
+    if all(isinstance(n, int) for n in sizes):
+        return op.Expand(number, _constant(sizes, ir.DataType.INT64))
+    one = _constant([-1], ir.DataType.INT64)
+    parts = [op.Reshape(_constant(n, ir.DataType.INT64) if isinstance(n, int) else n, one) for n in sizes]
+    return op.Expand(number, op.Concat(*parts, axis=0))
 
 
 def _constant(number: Any, kind: ir.DataType) -> Any:
