@@ -53,8 +53,8 @@ def _without_names(shapes: object) -> object:
     if isinstance(shapes, Mapping):
         return {k: _without_names(v) for k, v in cast("Mapping[object, object]", shapes).items()}
     if isinstance(shapes, (list, tuple)):
-        kind = cast("type[Any]", type(shapes))
-        return kind(_without_names(s) for s in cast("Sequence[object]", shapes))
+        each = [_without_names(s) for s in cast("Sequence[object]", shapes)]
+        return tuple(each) if isinstance(shapes, tuple) else each
     return shapes
 
 
@@ -76,7 +76,7 @@ def shapes_of_axes(
     if not all(isinstance(v, torch.Tensor) for v in bound.values()):
         raise UsageError("dynamic_axes with arguments that are not plain tensors: pass dynamic_shapes")
     given = dict(zip(names or bound, bound, strict=False))
-    shapes: dict[str, object] = dict.fromkeys(bound)
+    shapes = cast("dict[str, object]", dict.fromkeys(bound))
     for name, wanted in axes.items():
         if name in given:
             shapes[given[name]] = _open_axes(name, wanted)

@@ -86,9 +86,7 @@ def export_onnx(
     be written, MissingExtraError without the `onnx` extra.
     """
     request = checked(form, allow, None, select, ignore, certify)
-    if not isinstance(model, (torch.nn.Module, torch.export.ExportedProgram)) or isinstance(
-        model, torch.jit.ScriptModule
-    ):
+    if not _is_model(model):
         raise UsageError(f"export_onnx takes an nn.Module or an ExportedProgram, not a {type(model).__name__}")
     target = checked_runtime(runtime, allow_fast)
     check_target(f)
@@ -97,3 +95,7 @@ def export_onnx(
     if f is not None:
         save(program, f, options)
     return (program, report) if return_report else program
+
+
+def _is_model(given: object) -> bool:
+    return isinstance(given, (torch.nn.Module, ExportedProgram)) and not isinstance(given, torch.jit.ScriptModule)

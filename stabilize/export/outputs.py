@@ -24,7 +24,7 @@ def restore_types(model: ir.Model, program: ExportedProgram) -> None:
     """Cast the outputs of `model`, in place, whose float type is not that of the program."""
     fakes = [cast(Any, n).meta.get("val") for n in program.graph.output_node().all_input_nodes]
     wanted = {n.name: f for n, f in zip(program.graph.output_node().all_input_nodes, fakes, strict=True)}
-    named = [wanted.get(cast(str, s.arg.name)) for s in program.graph_signature.output_specs]
+    named = [wanted.get(s.arg.name) for s in program.graph_signature.output_specs]
     outputs = model.graph.outputs
     if len(named) != len(outputs):
         return
