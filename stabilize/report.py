@@ -15,7 +15,7 @@ from stabilize.records import SCHEMA_VERSION, Certificate, Declined, Finding, Js
 
 
 @final
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Report:
     """What one run of `optimize` or `lint` has to say about one model.
 
