@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, cast
 
 import onnx_ir as ir
@@ -72,9 +73,8 @@ def export(
     report.extend(late)
     result = cast(torch.onnx.ONNXProgram, again.model())
     if request.certify:
-        report.certificate = _certified(
-            program, result, None if isinstance(model, ExportedProgram) else (given, kwargs)
-        )
+        example = None if isinstance(model, ExportedProgram) else (given, kwargs)
+        report = replace(report, certificate=_certified(program, result, example))
     return result, report
 
 
