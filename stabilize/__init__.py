@@ -15,10 +15,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stabilize.api import certify, convert, lint, load, optimize
+    from stabilize.api import certify, lint, load, optimize
     from stabilize.conversion.report import ConversionReport
+    from stabilize.conversion.step import convert
     from stabilize.errors import MissingExtraError, ModelError, StabilizeError, UsageError
-    from stabilize.export.onnx import export_onnx
+    from stabilize.export.step import export_onnx
     from stabilize.records import Declined, Finding, Rewrite
     from stabilize.report import Report
 
@@ -45,8 +46,8 @@ __all__ = [
 #: Public name → the module that defines it.
 _HOMES = {
     "certify": "stabilize.api",
-    "convert": "stabilize.api",
-    "export_onnx": "stabilize.export.onnx",
+    "convert": "stabilize.conversion.step",
+    "export_onnx": "stabilize.export.step",
     "lint": "stabilize.api",
     "load": "stabilize.api",
     "optimize": "stabilize.api",

@@ -47,6 +47,8 @@ ALLOWED: dict[str, set[str]] = {
     "certification": {"errors", "formats", "graph", "frontends", "verify"},
     "request": {"errors", "frontends", "passes", "pipeline"},
     "conversion": {
+        "api",
+        "collector",
         "errors",
         "formats",
         "graph",
@@ -77,7 +79,6 @@ ALLOWED: dict[str, set[str]] = {
         "request",
         "dynamo",
         "linter",
-        "conversion",
     },
     "export": {
         "errors",

@@ -60,7 +60,7 @@ def convert_command(
     with session(f"reading {model}") as show:
         subject = read_model(model)
         silence_runtimes(subject)
-        from stabilize.api import convert
+        from stabilize import convert
 
         _, report = convert(
             subject.model,
