@@ -113,6 +113,11 @@ CASES: dict[str, list[Case]] = {
     "clip.default": [_call(X, -0.5, 0.5)],
     "hardtanh.default": [_call(X), _call(X, -0.1, 0.3)],
     "logaddexp.default": [_call(X, Y)],
+    "logaddexp2.default": [_call(X, Y)],
+    "special_xlog1py.default": [_call(X, POSITIVE)],
+    "elu.default": [_call(X), _call(X, 0.5, 2.0, 1.5)],
+    "celu.default": [_call(X), _call(X, 0.5)],
+    "selu.default": [_call(X)],
     "xlogy.Tensor": [_call(X, POSITIVE)],
     "xlogy.Scalar_Self": [_call(2.0, POSITIVE)],
     "xlogy.Scalar_Other": [_call(X, 2.0)],
@@ -209,6 +214,8 @@ CASES: dict[str, list[Case]] = {
     ],
     # fused
     "cross_entropy_loss.default": [
+        _call(X, torch.softmax(Y, 1)),
+        _call(X, torch.softmax(Y, 1), None, 2, -100, 0.1),
         _call(X, LABELS), _call(X, LABELS, None, 0), _call(X, torch.tensor([0, -100, 2]), None, 2),
         _call(X, LABELS, ROW.abs(), 1, -100, 0.1), _call(ROW, LABELS[0]),
         _call(CUBE, torch.zeros(2, 4, dtype=torch.int64)),
