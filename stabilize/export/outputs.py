@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 import onnx_ir as ir
 import torch
 from torch.export import ExportedProgram
+from torch.export.graph_signature import OutputKind
 
 _TYPES: Final = {
     torch.float16: ir.DataType.FLOAT16,
@@ -22,13 +23,10 @@ _TYPES: Final = {
 
 def restore_types(model: ir.Model, program: ExportedProgram) -> None:
     """Cast the outputs of `model`, in place, whose float type is not that of the program."""
-    fakes = [cast(Any, n).meta.get("val") for n in program.graph.output_node().all_input_nodes]
-    wanted = {n.name: f for n, f in zip(program.graph.output_node().all_input_nodes, fakes, strict=True)}
-    named = [wanted.get(s.arg.name) for s in program.graph_signature.output_specs]
+    fakes = {n.name: cast(Any, n).meta.get("val") for n in program.graph.output_node().all_input_nodes}
+    wanted = [fakes.get(s.arg.name) for s in program.graph_signature.output_specs if s.kind is OutputKind.USER_OUTPUT]
     outputs = model.graph.outputs
-    if len(named) != len(outputs):
-        return
-    for i, (value, fake) in enumerate(zip(list(outputs), named, strict=True)):
+    for i, (value, fake) in enumerate(zip(list(outputs), wanted, strict=False)):  # buffers that are written follow
         dtype = _TYPES.get(fake.dtype) if isinstance(fake, torch.Tensor) else None
         if dtype is not None and value.dtype in _TYPES.values() and value.dtype != dtype:
             outputs[i] = _cast(model.graph, value, dtype)

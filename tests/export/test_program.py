@@ -307,3 +307,19 @@ def test_outputs_keep_their_metadata_and_types() -> None:
     types = [v.dtype for v in program.model.graph.outputs]
     assert types == [ir.DataType.FLOAT16, ir.DataType.INT64, ir.DataType.FLOAT]
     onnx.checker.check_model(program.model_proto, full_check=True)
+
+
+def test_buffers_that_are_written_are_no_outputs() -> None:
+    class Counting(nn.Module):
+        count: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("count", torch.zeros(6).half())
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            self.count.add_(x.abs().sum(0))
+            return x.abs(), x
+
+    program = stabilize.export_onnx(Counting(), (x().half(),), certify=False)
+    assert [v.dtype for v in program.model.graph.outputs] == [ir.DataType.FLOAT16] * 2
