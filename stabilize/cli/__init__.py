@@ -19,6 +19,7 @@ import stabilize
 from stabilize.cli.certify import certify_command
 from stabilize.cli.common import BAD_INPUT, DEFECT
 from stabilize.cli.convert import convert_command
+from stabilize.cli.export import export_command
 from stabilize.cli.lint import lint_command
 from stabilize.cli.optimize import optimize_command
 from stabilize.cli.rules import explain_command, rules_command
@@ -84,5 +85,13 @@ def commands() -> None:
     """
 
 
-for command in (lint_command, optimize_command, certify_command, convert_command, rules_command, explain_command):
+for command in (
+    lint_command,
+    optimize_command,
+    certify_command,
+    convert_command,
+    export_command,
+    rules_command,
+    explain_command,
+):
     commands.add_command(command)

@@ -216,7 +216,7 @@ def test_without_arguments_the_help_is_shown(run: Callable[..., Outcome]) -> Non
 def test_only_commands_that_exist_are_listed(run: Callable[..., Outcome]) -> None:
     outcome = run("--help")
     assert outcome.status == 0
-    assert commands_of(outcome.out) == ["certify", "convert", "explain", "lint", "optimize", "rules"]
+    assert commands_of(outcome.out) == ["certify", "convert", "explain", "export", "lint", "optimize", "rules"]
 
 
 def test_a_failed_write_leaves_the_old_file(run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
