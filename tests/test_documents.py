@@ -249,7 +249,7 @@ def test_readme_commands_run(tmp_path: Path) -> None:
         for line in block.splitlines()
         if line.startswith("stabilize ")
     ]
-    assert {command[0] for command in commands} == {"lint", "explain", "optimize", "certify", "convert"}
+    assert {command[0] for command in commands} == {"lint", "explain", "optimize", "certify", "convert", "export"}
     nodes = [
         helper.make_node("Exp", ["x"], ["e"]),
         helper.make_node("ReduceSum", ["e"], ["total"], keepdims=1),
